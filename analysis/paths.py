@@ -1,0 +1,14 @@
+"""Where the project's data live: beside the package in a clone, inside it once installed."""
+
+from pathlib import Path
+
+import platformdirs
+
+_PACKAGE = Path(__file__).parent
+_CLONE = _PACKAGE.parent
+_IN_CLONE = (_CLONE / "pyproject.toml").is_file() and (_CLONE / "data").is_dir()
+
+DATA = (_CLONE if _IN_CLONE else _PACKAGE) / "data"
+TASKS = DATA / "tasks"
+MODELS = DATA / "models"
+RESULTS = DATA / "results" if _IN_CLONE else Path(platformdirs.user_cache_dir("analysis"))

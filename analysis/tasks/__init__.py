@@ -1,0 +1,59 @@
+"""The behaviours to explain: four circuit tasks, and any CSV file of prompt pairs."""
+
+from pathlib import Path
+from random import Random
+
+from transformer_lens.model_bridge import TransformerBridge
+
+from analysis.tasks.capital_country import CAPITAL_COUNTRY
+from analysis.tasks.csv_import import read_csv
+from analysis.tasks.example import Example, Task
+from analysis.tasks.gender_bias import GENDER_BIAS
+from analysis.tasks.greater_than import GREATER_THAN
+from analysis.tasks.ioi import IOI
+from analysis.tasks.pairs import PromptPairs, build_pairs
+from analysis.tasks.split import SPLITS
+
+TASKS = {task.name: task for task in (IOI, GREATER_THAN, GENDER_BIAS, CAPITAL_COUNTRY)}
+
+__all__ = ["TASKS", "Example", "PromptPairs", "Task", "load_task"]
+
+
+def load_task(
+    name_or_path: str | Path,
+    model: TransformerBridge,
+    n: int | None = None,
+    seed: int = 0,
+    split: str = "held-out",
+    corruption: str = "hard",
+) -> PromptPairs:
+    """A task's prompt pairs under `model`'s tokenizer, or those of a CSV file.
+
+    The same seed gives the same prompts, and a smaller n a prefix of a larger one. Whatever is
+    not a single label token or not of equal length under this tokenizer is left out and counted.
+
+    Args:
+        name_or_path: `ioi`, `greater-than`, `gender-bias`, `capital-country`, or a path to a CSV
+            file (`analysis.tasks.csv_import` names its columns; seed, split and corruption play
+            no part there).
+        n: how many pairs; None for all.
+        split: `held-out`, the prompts that the testbed was not trained on, or `train`.
+        corruption: `hard`, or for ioi also `abc` (the second subject becomes a third name).
+
+    Raises:
+        ValueError: for an unknown task, split or corruption, and where there are too few prompts.
+    """
+    if Path(name_or_path).suffix == ".csv":
+        return read_csv(Path(name_or_path), model, n)
+    task = _choose("task", str(name_or_path), TASKS, hint=" or the path of a .csv file")
+    _choose("split", split, dict.fromkeys(SPLITS))
+    _choose(f"corruption for {task.name}", corruption, dict.fromkeys(task.corruptions))
+    candidates = task.examples(Random(f"{task.name}/{seed}"), split, corruption)
+    return build_pairs(task.name, task.metric, candidates, model, n, task.first_token)
+
+
+def _choose(what: str, name: str, choices: dict, hint: str = ""):
+    if name not in choices:
+        expected = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"There is no {what} {name!r}: expected one of {expected}{hint}.")
+    return choices[name]

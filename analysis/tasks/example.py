@@ -1,0 +1,47 @@
+"""One prompt pair as text, before any tokenizer has seen it."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import TypeVar
+
+from analysis.metrics import Metric
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A clean and a corrupted prompt, and the answers that count as right and as wrong.
+
+    A label is a text that follows the prompt verbatim, leading space included, or a token id.
+    `trained` says whether the testbed's training texts use this template (with other words).
+    """
+
+    clean: str
+    corrupted: str
+    right: tuple[str | int, ...]
+    wrong: tuple[str | int, ...]
+    template: str = ""
+    trained: bool = True
+
+
+@dataclass(frozen=True)
+class Task:
+    """A behaviour to explain: where its prompts come from and how an answer is scored.
+
+    `examples(random, split, corruption)` yields, for every clean prompt of a split in random
+    order, its possible examples: the first that a tokenizer allows is used. With `first_token`, a
+    label stands for its first token, else it must be a single token.
+    """
+
+    name: str
+    metric: Metric
+    examples: Callable[[Random, str, str], Iterator[Iterable[Example]]]
+    corruptions: tuple[str, ...] = ("hard",)
+    first_token: bool = False
+
+
+def shuffled(items: list[Item], random: Random) -> list[Item]:
+    """A shuffled copy."""
+    return random.sample(items, len(items))
