@@ -1,0 +1,108 @@
+"""Loading models: the testbeds that ship with the project, the hub's, or a local checkpoint."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from unittest.mock import patch
+
+import huggingface_hub.constants
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import AutoConfig
+from transformers.utils import logging as transformers_logging
+
+from analysis import paths
+
+ARCHITECTURES = ("GPT2LMHeadModel",)
+_HUB_NAMES = {"gpt2-small": "gpt2"}
+
+
+def load_model(name: str | Path, device: str = "cpu") -> TransformerBridge:
+    """A model as TransformerLens's own bridge: compatibility mode, eval, float32.
+
+    Args:
+        name: a testbed (`available_testbeds()`), `gpt2-small`, a directory with a checkpoint
+            saved by transformers (weights, configuration, tokenizer), or an id on the model hub.
+        device: `cpu`, `cuda` or `mps`.
+
+    Raises:
+        ValueError: for an unknown name, an unreachable hub, an unsupported architecture or an
+            unknown device.
+    """
+    _check_device(device)
+    source = _source(name)
+    with _quiet(offline=isinstance(source, Path)):
+        _check_architecture(name, source)
+        model = TransformerBridge.boot_transformers(str(source), device=device, dtype=torch.float32)
+        model.enable_compatibility_mode(disable_warnings=True)
+    return model.eval()
+
+
+def available_testbeds() -> list[str]:
+    """The names of the models that ship with the project and load without a network."""
+    return sorted(path.parent.name for path in paths.MODELS.glob("*/config.json"))
+
+
+def fingerprint(model: TransformerBridge) -> str:
+    """A hash of the weights as they are computed with: what results are cached by."""
+    digest = sha256()
+    for name, weight in sorted(model.tl_named_parameters()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _source(name: str | Path) -> str | Path:
+    """Where the weights are: a local directory if there is one of that name, else a hub id."""
+    if str(name) in available_testbeds():
+        return paths.MODELS / name
+    if Path(name).is_dir():
+        return Path(name)
+    return _HUB_NAMES.get(str(name), str(name))
+
+
+def _check_device(device: str) -> None:
+    available = ["cpu"]
+    available += ["cuda"] if torch.cuda.is_available() else []
+    available += ["mps"] if torch.backends.mps.is_available() else []
+    if device.split(":")[0] not in available:
+        raise ValueError(f"Device {device!r} is not available here: use {_either(available)}.")
+
+
+def _check_architecture(name: str | Path, source: str | Path) -> None:
+    try:
+        config = AutoConfig.from_pretrained(str(source))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"There is no model {str(name)!r} in reach: it is no checkpoint directory here, and the "
+            f"model hub has none of that name or cannot be reached. {_either(available_testbeds())} "
+            "ship with the project and work offline."
+        ) from error
+    architecture = (getattr(config, "architectures", None) or [type(config).__name__])[0]
+    if architecture not in ARCHITECTURES:
+        raise ValueError(
+            f"{str(name)!r} has the architecture {architecture}: this project reads "
+            f"{_either(list(ARCHITECTURES))}, the architecture of GPT-2."
+        )
+
+
+def _either(names: list[str]) -> str:
+    return " or ".join(repr(name) for name in names)
+
+
+@contextmanager
+def _quiet(offline: bool) -> Iterator[None]:
+    """No progress bars for what takes a second; a local directory never asks the hub."""
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        with patch.object(
+            huggingface_hub.constants,
+            "HF_HUB_OFFLINE",
+            offline or huggingface_hub.constants.HF_HUB_OFFLINE,
+        ):
+            yield
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()

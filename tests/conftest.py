@@ -1,0 +1,57 @@
+"""Models small enough for milliseconds, saved and loaded by the path that real ones take."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+from analysis import load_model, paths
+
+hypothesis.settings.register_profile(
+    "project", deadline=None, max_examples=25, derandomize=True, database=None
+)
+hypothesis.settings.load_profile("project")
+
+
+@pytest.fixture(scope="session")
+def testbed() -> TransformerBridge:
+    return load_model("testbed")
+
+
+@pytest.fixture(scope="session")
+def tiny_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model of 3 layers, 4 heads and width 32, large weights, with the testbed's tokenizer."""
+    directory = tmp_path_factory.mktemp("tiny")
+    save_random_model(directory, seed=0)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_directory: Path) -> TransformerBridge:
+    return load_model(tiny_directory)
+
+
+@pytest.fixture(scope="session")
+def tiny_raw(tiny_directory: Path) -> TransformerBridge:
+    """The same model without weight processing."""
+    return TransformerBridge.boot_transformers(str(tiny_directory), device="cpu").eval()
+
+
+def save_random_model(directory: Path, seed: int, **config) -> None:
+    """Every weight random, biases and LayerNorms too, so that nothing is zero by accident."""
+    tokenizer = AutoTokenizer.from_pretrained(str(paths.MODELS / "testbed"))
+    torch.manual_seed(seed)
+    shape = {"n_layer": 3, "n_head": 4, "n_embd": 32, "n_positions": 40} | config
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **shape))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * (0.25 if weight.ndim > 1 else 0.1))
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
