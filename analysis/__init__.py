@@ -1,0 +1,16 @@
+"""When do integrated gradients and activation patching agree, and do the differences matter?"""
+
+from analysis.attribution import Scores, activation_patching, integrated_gradients
+from analysis.models import load_model
+from analysis.tasks import PromptPairs, load_task
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PromptPairs",
+    "Scores",
+    "activation_patching",
+    "integrated_gradients",
+    "load_model",
+    "load_task",
+]

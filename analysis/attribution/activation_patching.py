@@ -1,0 +1,53 @@
+"""Activation patching: swap one component's activation and see what happens to the metric.
+
+    effect(c) = m(base with c's activation from the baseline, at every position) - m(base)
+
+A negative noising effect means that the component helps the behaviour.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from analysis.attribution.parts import MEMORY, Site
+from analysis.attribution.scores import Scores
+from analysis.attribution.sweep import sweep
+from analysis.forward import KINDS
+from analysis.tasks import PromptPairs
+
+
+def activation_patching(
+    model: TransformerBridge,
+    pairs: PromptPairs,
+    direction: str = "noising",
+    baseline: str = "source",
+    kinds: tuple[str, ...] = KINDS,
+    memory: int = MEMORY,
+    progress: bool | None = None,
+) -> Scores:
+    """The effect of patching each head and each neuron alone, exactly, one run a component.
+
+    Args:
+        model: what `load_model` returns.
+        pairs: what `load_task` returns.
+        direction: `noising` changes the clean run, `denoising` the corrupted one.
+        baseline: what is put in: the other run's activation (`source`), `zero`, or the `mean` of
+            the data set's other runs of the same length, per position.
+        kinds: `heads`, `neurons` or both; what is left out has no components in the scores.
+        memory: a bound in bytes on what a batch of patched runs takes.
+        progress: whether to show a progress bar; None shows one on a terminal.
+
+    Raises:
+        ValueError: for an unknown direction or baseline, or logits that are not finite.
+    """
+    return sweep("AP", patch_each, model, pairs, direction, baseline, kinds, memory, progress)
+
+
+@torch.no_grad()
+def patch_each(site: Site) -> Float[Tensor, "prompt component"]:
+    """Each component's effect at one site: a run for each, many in a batch."""
+    effects = torch.cat([site.resume(changes) - site.base for changes in site.changes()])
+    # A component that does not change has no effect, not even the batch's float error.
+    changed = (site.difference != 0).any(dim=3).any(dim=1)
+    return effects.T * changed

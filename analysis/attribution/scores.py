@@ -1,0 +1,44 @@
+"""What every method returns."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One score per prompt and component, in the metric's own units, float32 on the CPU.
+
+    A score is a sum over positions and dimensions. `normalised` divides by the data set's mean
+    total effect. A gap is, for each prompt and layer, the sum of the layer's scores minus the effect
+    of patching the whole layer: 0 for exact layer-joint IG (completeness), and for AP the
+    interaction within the layer. Where a baseline leaves prompts out, `prompts` says which remain,
+    as places in the data set; otherwise it is every place in order.
+    """
+
+    method: str
+    task: str
+    direction: str
+    baseline: str
+    heads: Float[Tensor, "prompt layer head"]
+    neurons: Float[Tensor, "prompt layer neuron"]
+    base: Float[Tensor, " prompt"]
+    source: Float[Tensor, " prompt"]
+    prompts: Int[Tensor, " prompt"]
+    heads_gap: Float[Tensor, "prompt layer"]
+    neurons_gap: Float[Tensor, "prompt layer"]
+    left_out: int = 0
+
+    @property
+    def total(self) -> Float[Tensor, " prompt"]:
+        """The total effect, m(source) - m(base)."""
+        return self.source - self.base
+
+    def of(self, kind: str) -> Float[Tensor, "prompt layer component"]:
+        """The scores of `heads` or of `neurons`."""
+        return {"heads": self.heads, "neurons": self.neurons}[kind]
+
+    def normalised(self, kind: str) -> Float[Tensor, "prompt layer component"]:
+        """Scores divided by the data set's mean total effect, which no single prompt can flip."""
+        return self.of(kind) / self.total.mean()
