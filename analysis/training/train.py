@@ -1,0 +1,264 @@
+"""Trains the testbed: a small GPT-2 on generated text, the same for the same seed.
+
+A step's text, its dropout and so its gradient depend on the seed and the step's number alone, so
+a run that was interrupted goes on from its last checkpoint to the same weights.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from random import Random
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from analysis.tasks.greater_than import YEARS
+from analysis.training.corpus import sentence
+from analysis.training.tokenizer import train_tokenizer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything but the seed that decides the weights.
+
+    Of the usual dropouts only whole heads are dropped: it spreads each task over several heads,
+    as backup heads do in GPT-2, where plain training let one head carry most of IOI.
+    """
+
+    layers: int = 4
+    width: int = 192
+    heads: int = 8
+    positions: int = 128
+    vocabulary: int = 3328
+    tokenizer_sentences: int = 60_000
+    steps: int = 2500
+    sentences: int = 96
+    learning_rate: float = 2e-3
+    warmup: int = 100
+    weight_decay: float = 0.1
+    head_dropout: float = 0.1
+    checkpoint_every: int = 100
+
+
+def train(directory: Path, seed: int, recipe: Recipe = Recipe(), progress: bool = True) -> Path:
+    """Trains the testbed with this seed and saves a checkpoint like the hub's in `directory`.
+
+    Weights are float16 on disk. Returns `directory`; while it trains, checkpoints lie beside it in
+    `<directory>.partial`, from which an interrupted run goes on.
+
+    Raises:
+        ValueError: where a partial run of another recipe or seed is in the way.
+    """
+    partial = directory.with_name(directory.name + ".partial")
+    tokenizer = _tokenizer(recipe)
+    model = _new_model(recipe, seed, tokenizer)
+    optimizer = _optimizer(model, recipe)
+    done, losses = _resume(partial, model, optimizer, recipe, seed)
+    _drop_heads(model, recipe.head_dropout)
+    bar = tqdm(
+        range(done, recipe.steps), directory.name, recipe.steps, initial=done, disable=not progress
+    )
+    for step in bar:
+        _set_learning_rate(optimizer, step, recipe)
+        losses.append(_step(model, optimizer, _batches(tokenizer, recipe, seed, step), seed, step))
+        bar.set_postfix(loss=f"{losses[-1]:.3f}")
+        if (step + 1) % recipe.checkpoint_every == 0:
+            _checkpoint(partial, model, optimizer, step + 1, losses, recipe, seed)
+    _save(directory, partial, model, tokenizer, losses, recipe, seed)
+    return directory
+
+
+def _tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
+    """The same for every seed, so that all testbeds read the same prompts."""
+    random = Random("tokenizer")
+    sentences = (sentence(random) for _ in range(recipe.tokenizer_sentences))
+    every_year = [f" 17{year}" for year in YEARS] * 20
+    return train_tokenizer(chain(sentences, every_year), recipe.vocabulary)
+
+
+def _new_model(recipe: Recipe, seed: int, tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel:
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=recipe.positions,
+        n_embd=recipe.width,
+        n_layer=recipe.layers,
+        n_head=recipe.heads,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return GPT2LMHeadModel(config).train()
+
+
+def _drop_heads(model: GPT2LMHeadModel, rate: float) -> None:
+    """Dropout of whole heads: their outputs are what an attention's last projection reads."""
+
+    def drop(projection: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        outputs = inputs[0].unflatten(-1, (model.config.n_head, -1))
+        kept = nn.functional.dropout(
+            outputs.new_ones(len(outputs), 1, model.config.n_head, 1), rate
+        )
+        return ((outputs * kept).flatten(-2),)
+
+    for block in model.transformer.h:
+        block.attn.c_proj.register_forward_pre_hook(drop)
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW; biases, LayerNorm and embeddings are not decayed."""
+    matrices = [
+        weight
+        for name, weight in model.named_parameters()
+        if weight.ndim == 2 and "wte" not in name and "wpe" not in name
+    ]
+    decayed = {id(weight) for weight in matrices}
+    others = [weight for weight in model.parameters() if id(weight) not in decayed]
+    return torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": recipe.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        betas=(0.9, 0.98),
+    )
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, step: int, recipe: Recipe) -> None:
+    """Linear warm-up, then linearly down to nothing."""
+    rising = (step + 1) / recipe.warmup
+    falling = (recipe.steps - step) / (recipe.steps - recipe.warmup)
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.learning_rate * min(rising, falling)
+
+
+def _batches(
+    tokenizer: PreTrainedTokenizerFast, recipe: Recipe, seed: int, step: int
+) -> list[Int[Tensor, "sentence position"]]:
+    """A step's sentences in two halves by length, each padded with -1 to its longest."""
+    random = Random(f"{seed}/{step}")
+    texts = [sentence(random) for _ in range(recipe.sentences)]
+    end = tokenizer.eos_token_id
+    tokens = [torch.tensor([end, *ids, end]) for ids in tokenizer(texts)["input_ids"]]
+    tokens.sort(key=len)
+    half = len(tokens) // 2
+    return [
+        nn.utils.rnn.pad_sequence(part, batch_first=True, padding_value=-1)
+        for part in (tokens[:half], tokens[half:])
+    ]
+
+
+def _step(
+    model: GPT2LMHeadModel,
+    optimizer: torch.optim.Optimizer,
+    batches: list[Int[Tensor, "sentence position"]],
+    seed: int,
+    step: int,
+) -> float:
+    """One update; returns the mean loss per token, in nats."""
+    torch.manual_seed(1_000_003 * seed + step)
+    count = sum(int((tokens[:, 1:] >= 0).sum()) for tokens in batches)
+    total = 0.0
+    for tokens in batches:
+        loss = _summed_loss(model, tokens) / count
+        loss.backward()
+        total += loss.item()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    return total
+
+
+def _summed_loss(
+    model: GPT2LMHeadModel, tokens: Int[Tensor, "sentence position"]
+) -> Float[Tensor, ""]:
+    """Cross-entropy summed over real tokens; padding comes after them, out of causal reach."""
+    targets = tokens[:, 1:]
+    hidden = model.transformer(tokens[:, :-1].clamp(min=0)).last_hidden_state
+    real = targets >= 0
+    return nn.functional.cross_entropy(model.lm_head(hidden[real]), targets[real], reduction="sum")
+
+
+def _checkpoint(
+    partial: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    losses: list[float],
+    recipe: Recipe,
+    seed: int,
+) -> None:
+    """Writes weights, the optimizer's moments and the losses in one file, whole or not at all."""
+    tensors = {f"weight/{name}": weight.detach() for name, weight in model.named_parameters()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"moment/{index}/{name}": value for name, value in state.items()}
+    tensors["losses"] = torch.tensor(losses, dtype=torch.float64)
+    identity = {"step": str(step), "run": _identity(recipe, seed)}
+    partial.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, partial / "writing.safetensors", identity)
+    (partial / "writing.safetensors").rename(partial / "checkpoint.safetensors")
+
+
+def _resume(
+    partial: Path, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, seed: int
+) -> tuple[int, list[float]]:
+    """Loads the last checkpoint, if there is one; returns the steps done and their losses."""
+    path = partial / "checkpoint.safetensors"
+    if not path.exists():
+        return 0, []
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        names = file.keys()
+        tensors = {name: file.get_tensor(name) for name in names}
+    if metadata["run"] != _identity(recipe, seed):
+        raise ValueError(
+            f"{path} belongs to a run with another recipe or seed: delete {partial} to start over."
+        )
+    model.load_state_dict(dict(_below(tensors, "weight/")), strict=False)
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in _below(tensors, "moment/"):
+        index, field = name.split("/")
+        state.setdefault(int(index), {})[field] = value
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    return int(metadata["step"]), tensors["losses"].tolist()
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> Iterator[tuple[str, Tensor]]:
+    for name, value in tensors.items():
+        if name.startswith(prefix):
+            yield name.removeprefix(prefix), value
+
+
+def _identity(recipe: Recipe, seed: int) -> str:
+    return json.dumps(asdict(recipe) | {"seed": seed}, sort_keys=True)
+
+
+def _save(
+    directory: Path,
+    partial: Path,
+    model: GPT2LMHeadModel,
+    tokenizer: PreTrainedTokenizerFast,
+    losses: list[float],
+    recipe: Recipe,
+    seed: int,
+) -> None:
+    """Writes the finished checkpoint beside the partial one, then puts it in its place."""
+    finished = partial / "finished"
+    model.half().save_pretrained(finished)
+    tokenizer.save_pretrained(finished)
+    last = losses[-100:]
+    facts = {"seed": seed, "recipe": asdict(recipe), "loss": sum(last) / len(last)}
+    (finished / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+    if directory.exists():
+        shutil.rmtree(directory)
+    finished.rename(directory)
+    shutil.rmtree(partial)
