@@ -1,0 +1,74 @@
+"""The command line: `python -m analysis run`, `train` and `preview`."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from analysis import paths
+
+app = typer.Typer(
+    help="When do integrated gradients and activation patching agree?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Runs a command; bad input ends in one sentence, not in a traceback."""
+    try:
+        app()
+    except ValueError as error:
+        raise SystemExit(f"analysis: {error}") from None
+
+
+@app.command()
+def run(
+    model: Annotated[str, typer.Option(help="testbed, gpt2-small, a hub id or a directory.")] = "",
+    n: Annotated[
+        int | None, typer.Option(help="Prompts a task; the study's own number if unset.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Which prompts are drawn.")] = 0,
+) -> None:
+    """Compute the studies that the report shows, with progress, and keep the results."""
+    from analysis.studies import model_of_record
+    from analysis.studies.aligned_baselines import PROMPTS, aligned_baselines
+
+    prompts = PROMPTS if n is None else n
+    study = aligned_baselines(model_of_record(model), n=prompts, seed=seed, progress=True)
+    for row in study.agreement.iter_rows(named=True):
+        typer.echo(
+            f"{row['task']:16} {row['kind']:8} r {row['statistic']:13} "
+            f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        )
+    typer.echo(f"Results are kept in {os.path.relpath(paths.RESULTS)}.")
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help="The model's directory below data/models.")],
+    seed: Annotated[int, typer.Option(help="Decides the weights and the order of the texts.")],
+) -> None:
+    """Train a testbed model on generated text; an interrupted run goes on where it was."""
+    from analysis.training.card import write_card
+    from analysis.training.train import train as train_model
+
+    directory = train_model(paths.MODELS / name, seed)
+    write_card(directory)
+    typer.echo(f"{name} is trained: {os.path.relpath(directory / 'README.md')} says how well.")
+
+
+@app.command()
+def preview(
+    source: Annotated[Path, typer.Argument(help="The folder of documents.")] = Path("report"),
+    site: Annotated[Path, typer.Argument(help="Where the pages go.")] = Path("_site"),
+) -> None:
+    """Execute every document into plain pages, where Quarto is not installed."""
+    from analysis.preview import render
+
+    render(source, site)
+    typer.echo(
+        f"This is a plain preview of the paper, in {site / 'index.html'}; for the paper itself "
+        "install Quarto (https://quarto.org, or pip install '.[quarto]') and run this again."
+    )

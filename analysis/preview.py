@@ -1,0 +1,72 @@
+"""A plain preview of the report where Quarto is missing, by Jupyter's own tools.
+
+jupytext reads the documents, nbclient executes them, nbconvert writes pages. Whatever is Quarto's
+own (cross-references, figure captions, the PDF) is not in the preview.
+"""
+
+import re
+from pathlib import Path
+
+import jupytext
+import nbformat
+import yaml
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
+from nbformat import NotebookNode
+from tqdm import tqdm
+
+_FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
+
+
+def render(source: Path, site: Path) -> None:
+    """Executes every document of `source` and writes its page below `site`.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: where a cell fails.
+    """
+    root = source.resolve().parent
+    documents = [
+        path for path in sorted(source.glob("*.qmd")) if "{{< include" not in path.read_text()
+    ]
+    pages = site / source.name
+    pages.mkdir(parents=True, exist_ok=True)
+    for document in tqdm(documents, "preview"):
+        notebook = execute(read(document), root)
+        page = _to_html(notebook)
+        (pages / f"{document.stem}.html").write_text(page, encoding="utf-8")
+    target = f"{source.name}/index.html"
+    (site / "index.html").write_text(
+        f'<!doctype html><meta http-equiv="refresh" content="0; url={target}">'
+        f'<title>Report</title><a href="{target}">The report</a>',
+        encoding="utf-8",
+    )
+
+
+def read(document: Path) -> NotebookNode:
+    """A document as a notebook, its title as a heading."""
+    text = document.read_text(encoding="utf-8")
+    front = _FRONT_MATTER.match(text)
+    title = yaml.safe_load(front[1])["title"] if front else document.stem
+    body = text[front.end() :] if front else text
+    notebook = jupytext.reads(f"# {title}\n\n{body}", fmt="Rmd")
+    notebook.metadata["title"] = title
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    return notebook
+
+
+def execute(notebook: NotebookNode, root: Path) -> NotebookNode:
+    """The notebook with its outputs; cells run in `root`, as Quarto's do."""
+    resources = {"metadata": {"path": str(root)}}
+    return NotebookClient(notebook, timeout=None, resources=resources).execute()
+
+
+def _to_html(notebook: NotebookNode) -> str:
+    """Outputs without their code; links lead to pages, not to documents."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace(".qmd)", ".html)")
+    exporter = HTMLExporter(
+        exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True
+    )
+    page, _ = exporter.from_notebook_node(nbformat.from_dict(notebook))
+    return page

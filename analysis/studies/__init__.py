@@ -1,0 +1,28 @@
+"""The studies: each runs, keeps its results and returns tidy frames."""
+
+import os
+
+from transformer_lens.model_bridge import TransformerBridge
+
+from analysis.models import load_model
+
+
+def model_of_record(name: str = "") -> TransformerBridge:
+    """The model that the report is about: `name`, else `ANALYSIS_MODEL`, else the testbed."""
+    return load_model(name or model_name())
+
+
+def testbed_notice() -> str:
+    """Which model a page's numbers belong to; on a testbed, that they are no claim about GPT-2."""
+    name = model_name()
+    if not name.startswith("testbed"):
+        return f"All numbers on this page are of the model `{name}`."
+    return (
+        f"All numbers on this page are of the model `{name}`, a small model that this project "
+        "trained; testbed results are no claims about GPT-2 small."
+    )
+
+
+def model_name() -> str:
+    """The name in `ANALYSIS_MODEL`, which Quarto's profiles set; the testbed where it is unset."""
+    return os.environ.get("ANALYSIS_MODEL", "testbed")

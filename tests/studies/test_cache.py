@@ -1,0 +1,96 @@
+import errno
+from dataclasses import fields
+
+import pytest
+import torch
+
+from analysis import Scores, activation_patching, integrated_gradients, load_task, paths
+from analysis.studies import cache
+from analysis.studies.cache import cached_scores
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def pairs(tiny):
+    return load_task("gender-bias", tiny, n=3)
+
+
+def counted(method):
+    def run(*arguments, **settings):
+        run.calls += 1
+        return method(*arguments, **settings)
+
+    run.calls, run.__name__ = 0, method.__name__
+    return run
+
+
+def same(first: Scores, second: Scores) -> None:
+    for field in fields(Scores):
+        a, b = getattr(first, field.name), getattr(second, field.name)
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, field.name
+
+
+@pytest.mark.parametrize("kinds", [("heads", "neurons"), ("heads",)])
+def test_scores_come_back_as_they_were(results, tiny, pairs, kinds):
+    method = counted(activation_patching)
+    first = cached_scores(method, tiny, pairs, kinds=kinds)
+    second = cached_scores(method, tiny, pairs, kinds=kinds)
+    assert method.calls == 1
+    same(first, second)
+    same(first, activation_patching(tiny, pairs, kinds=kinds))
+    assert [path.suffix for path in results.iterdir()] == [".parquet"]
+
+
+def test_everything_that_scores_depend_on_is_in_the_key(
+    results, tiny, tiny_raw, pairs, monkeypatch
+):
+    method = counted(integrated_gradients)
+    cached_scores(method, tiny, pairs)
+    cached_scores(method, tiny, pairs, steps=4)
+    cached_scores(method, tiny, pairs, direction="denoising")
+    cached_scores(method, tiny, pairs.select([0, 2]))
+    cached_scores(method, tiny_raw, pairs)
+    assert method.calls == 5
+    monkeypatch.setattr(cache, "_code", lambda: "other code")
+    cached_scores(method, tiny, pairs)
+    assert method.calls == 6
+    cached_scores(method, tiny, pairs, progress=False)
+    assert method.calls == 6, "progress changes nothing"
+
+
+def test_a_truncated_file_is_computed_again_with_a_warning(results, tiny, pairs):
+    first = cached_scores(activation_patching, tiny, pairs)
+    (path,) = results.iterdir()
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.warns(UserWarning, match="cannot be read and is computed again"):
+        same(cached_scores(activation_patching, tiny, pairs), first)
+    same(cached_scores(activation_patching, tiny, pairs), first)
+
+
+@pytest.mark.parametrize("stage", ["write_parquet", "replace"])
+def test_a_full_disk_costs_the_file_not_the_result(results, tiny, pairs, monkeypatch, stage):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    target = {"write_parquet": cache.pl.DataFrame, "replace": cache.os}[stage]
+    monkeypatch.setattr(target, stage, full)
+    with pytest.warns(UserWarning, match="No space left"):
+        scores = cached_scores(activation_patching, tiny, pairs)
+    same(scores, activation_patching(tiny, pairs))
+    assert list(results.iterdir()) == [], "no half-written file stays"
+
+
+def test_an_interrupt_leaves_no_file(results, tiny, pairs, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache.os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cached_scores(activation_patching, tiny, pairs)
+    assert list(results.iterdir()) == []
+    monkeypatch.undo()

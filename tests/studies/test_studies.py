@@ -1,0 +1,93 @@
+import numpy as np
+import polars as pl
+import pytest
+import torch
+import toy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis import activation_patching, integrated_gradients, load_task, paths
+from analysis.agreement import average_correlation
+from analysis.studies import testbed_notice as notice
+from analysis.studies.aligned_baselines import PER_PROMPT, aligned_baselines
+from analysis.studies.facts import facts, shapley
+from analysis.tasks import TASKS
+
+
+@pytest.fixture(scope="module")
+def study(tiny, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "RESULTS", tmp_path_factory.mktemp("results"))
+        yield aligned_baselines(tiny, n=5)
+
+
+def test_frames_have_a_row_for_everything(study, tiny):
+    assert study.prompts == dict.fromkeys(TASKS, 5)
+    assert study.metrics.height == 4 * 5 * 2
+    assert study.scores.height == 4 * 3 * (4 + 128)
+    assert study.agreement.height == 4 * 2 * 2
+    assert study.scores.null_count().sum_horizontal().item() == 0
+
+
+def test_frames_hold_the_methods_scores(study, tiny):
+    pairs = load_task("greater-than", tiny, n=5)
+    ap, ig = activation_patching(tiny, pairs), integrated_gradients(tiny, pairs)
+    row = study.scores_of("greater-than").row(
+        by_predicate=(pl.col("kind") == "neurons")
+        & (pl.col("layer") == 1)
+        & (pl.col("component") == 17),
+        named=True,
+    )
+    assert row["ap"] == pytest.approx(ap.neurons[:, 1, 17].mean().item(), abs=1e-7)
+    assert row["ig"] == pytest.approx(ig.neurons[:, 1, 17].mean().item(), abs=1e-7)
+    assert study.estimate("greater-than", "heads", PER_PROMPT) == average_correlation(
+        ap.heads, ig.heads
+    )
+    assert study.mean_metric("greater-than", "clean").mean == pytest.approx(ap.base.mean().item())
+    assert study.total("greater-than") == pytest.approx(ap.total.mean().item(), abs=1e-6)
+    strongest = study.strongest("greater-than", "heads", "ap")
+    assert abs(strongest["ap"]) == pytest.approx(ap.heads.mean(dim=0).abs().max().item(), abs=1e-7)
+
+
+def test_sentences_hold_the_studys_numbers(study):
+    for task in TASKS:
+        text = study.finding(task)
+        assert str(study.mean_metric(task, "clean")) in text
+        assert "On 5 prompts" in text
+    assert "all 4 tasks" in study.summary()
+    assert study.table().height == 8
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [("testbed-2", "no claims about GPT-2 small"), ("gpt2-small", "`gpt2-small`")],
+)
+def test_every_page_names_its_model(monkeypatch, model, words):
+    monkeypatch.setenv("ANALYSIS_MODEL", model)
+    assert model in notice()
+    assert words in notice()
+
+
+def test_facts_hold_on_the_testbed(testbed):
+    found = facts(testbed)
+    assert found.table.height == 9
+    assert found.table["difference"].cast(pl.Float64).max() <= 1e-3
+    assert found.parts["layer"].to_list() == list(range(testbed.cfg.n_layers))
+    assert (found.parts["IG - AP"] > 0).any()
+
+
+@given(
+    weights=st.lists(st.floats(-2, 2), min_size=4, max_size=4),
+    source=st.lists(st.floats(-2, 2), min_size=4, max_size=4),
+)
+def test_shapley_from_corners_is_shapley_from_orders(weights, source):
+    w = torch.tensor(weights, dtype=torch.float64)
+    site = toy.toy_site(
+        lambda a: torch.tanh(a @ w) + a[..., 0] * a[..., 1] * a[..., 3], [0.5] * 4, source
+    )
+    np.testing.assert_allclose(shapley(site)[0], toy.shapley(site), atol=1e-6)
+
+
+def test_shapley_of_many_components_is_refused():
+    with pytest.raises(ValueError, match="at most 16"):
+        shapley(toy.toy_site(lambda a: a.sum(-1), [0.0] * 17, [1.0] * 17))
