@@ -26,7 +26,8 @@ class Estimate(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        text = f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def correlations(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, " prompt"]:

@@ -7,7 +7,7 @@ from IPython.display import Markdown
 # Okabe and Ito's blue and vermilion; the grey keeps its contrast on white and on near-black.
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#7f7f7f"
 KIND_TITLES = {"heads": "attention heads", "neurons": "MLP neurons"}
-MOST_POINTS = 600
+MOST_POINTS = 300
 
 
 @alt.theme.register("analysis", enable=True)
@@ -114,7 +114,7 @@ def plot_attn(scores: pl.DataFrame, column: str, title: str, largest: float) -> 
 
 
 def plot_attn_comparison(scores: pl.DataFrame) -> alt.HConcatChart:
-    """The heads' IG beside their AP, on one colour scale; columns kind, layer, component, ap, ig."""
+    """The heads' IG beside their AP on one scale; columns kind, layer, component, ap, ig."""
     heads = scores.filter(pl.col("kind") == "heads")
     largest = max(heads["ap"].abs().max(), heads["ig"].abs().max())
     titles = {"ig": "integrated gradients", "ap": "activation patching"}

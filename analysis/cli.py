@@ -30,8 +30,12 @@ def run(
         int | None, typer.Option(help="Prompts a task; the study's own number if unset.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Which prompts are drawn.")] = 0,
+    picture: Annotated[
+        Path | None, typer.Option(help="Where to draw the README's picture, an .svg file.")
+    ] = None,
 ) -> None:
     """Compute the studies that the report shows, with progress, and keep the results."""
+    from analysis import charts
     from analysis.studies import model_of_record
     from analysis.studies.aligned_baselines import PROMPTS, aligned_baselines
 
@@ -42,6 +46,10 @@ def run(
             f"{row['task']:16} {row['kind']:8} r {row['statistic']:13} "
             f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
         )
+    if picture:
+        chart = charts.plot_correlation_comparison(study.scores_of("ioi"), study.labels("ioi"))
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        chart.save(picture)
     typer.echo(f"Results are kept in {os.path.relpath(paths.RESULTS)}.")
 
 

@@ -75,9 +75,9 @@ def _check_architecture(name: str | Path, source: str | Path) -> None:
         config = AutoConfig.from_pretrained(str(source))
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"There is no model {str(name)!r} in reach: it is no checkpoint directory here, and the "
-            f"model hub has none of that name or cannot be reached. {_either(available_testbeds())} "
-            "ship with the project and work offline."
+            f"There is no model {str(name)!r} in reach: it is no checkpoint directory here, and "
+            "the model hub has none of that name or cannot be reached. "
+            f"{_either(available_testbeds())} ship with the project and work offline."
         ) from error
     architecture = (getattr(config, "architectures", None) or [type(config).__name__])[0]
     if architecture not in ARCHITECTURES:

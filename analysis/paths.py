@@ -1,5 +1,6 @@
 """Where the project's data live: beside the package in a clone, inside it once installed."""
 
+import os
 from pathlib import Path
 
 import platformdirs
@@ -11,4 +12,5 @@ _IN_CLONE = (_CLONE / "pyproject.toml").is_file() and (_CLONE / "data").is_dir()
 DATA = (_CLONE if _IN_CLONE else _PACKAGE) / "data"
 TASKS = DATA / "tasks"
 MODELS = DATA / "models"
-RESULTS = DATA / "results" if _IN_CLONE else Path(platformdirs.user_cache_dir("analysis"))
+_KEPT = DATA / "results" if _IN_CLONE else Path(platformdirs.user_cache_dir("analysis"))
+RESULTS = Path(os.environ.get("ANALYSIS_RESULTS", _KEPT))

@@ -4,18 +4,19 @@ jupytext reads the documents, nbclient executes them, nbconvert writes pages. Wh
 own (cross-references, figure captions, the PDF) is not in the preview.
 """
 
+import html
 import re
 from pathlib import Path
 
 import jupytext
 import nbformat
-import yaml
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from tqdm import tqdm
 
-_FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
+_ALTERNATIVE_TEXT = re.compile(r'^#\| fig-alt: "(.*)"$', re.MULTILINE)
+_UNDESCRIBED = re.compile(r'alt="No description has been provided for this image"')
 
 
 def render(source: Path, site: Path) -> None:
@@ -43,13 +44,9 @@ def render(source: Path, site: Path) -> None:
 
 
 def read(document: Path) -> NotebookNode:
-    """A document as a notebook, its title as a heading."""
-    text = document.read_text(encoding="utf-8")
-    front = _FRONT_MATTER.match(text)
-    title = yaml.safe_load(front[1])["title"] if front else document.stem
-    body = text[front.end() :] if front else text
-    notebook = jupytext.reads(f"# {title}\n\n{body}", fmt="Rmd")
-    notebook.metadata["title"] = title
+    """A document as a notebook."""
+    notebook = jupytext.reads(document.read_text(encoding="utf-8"), fmt="Rmd")
+    notebook.metadata["title"] = document.stem
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     return notebook
 
@@ -61,12 +58,17 @@ def execute(notebook: NotebookNode, root: Path) -> NotebookNode:
 
 
 def _to_html(notebook: NotebookNode) -> str:
-    """Outputs without their code; links lead to pages, not to documents."""
+    """Outputs without their code; links lead to pages, and figures have their alternative texts."""
+    texts = []
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = cell.source.replace(".qmd)", ".html)")
+            continue
+        texts += _ALTERNATIVE_TEXT.findall(cell.source)
+        cell.outputs = [output for output in cell.outputs if output.output_type != "stream"]
     exporter = HTMLExporter(
         exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True
     )
     page, _ = exporter.from_notebook_node(nbformat.from_dict(notebook))
-    return page
+    described = iter(texts)
+    return _UNDESCRIBED.sub(lambda _: f'alt="{html.escape(next(described, ""))}"', page)

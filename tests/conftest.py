@@ -27,7 +27,7 @@ def testbed() -> TransformerBridge:
 
 @pytest.fixture(scope="session")
 def tiny_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model of 3 layers, 4 heads and width 32, large weights, with the testbed's tokenizer."""
+    """A random model, 3 layers, 4 heads, width 32, large weights, the testbed's tokenizer."""
     directory = tmp_path_factory.mktemp("tiny")
     save_random_model(directory, seed=0)
     return directory

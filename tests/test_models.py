@@ -29,7 +29,7 @@ def test_the_testbeds_tokenizer_reads_as_the_design_says(testbed):
 def test_testbeds_are_small_half_precision_files():
     from safetensors import safe_open
 
-    assert available_testbeds() == ["testbed", "testbed-2", "testbed-3"]
+    assert "testbed" in available_testbeds()
     for name in available_testbeds():
         path = paths.MODELS / name / "model.safetensors"
         assert path.stat().st_size <= 8e6

@@ -22,13 +22,15 @@ from analysis.attribution.sweep import sweep
 from analysis.forward import KINDS
 from analysis.tasks import PromptPairs
 
+STEPS = 64
+
 
 def integrated_gradients(
     model: TransformerBridge,
     pairs: PromptPairs,
     direction: str = "noising",
     baseline: str = "source",
-    steps: int = 16,
+    steps: int = STEPS,
     rule: str = "gauss-legendre",
     path: str = "layer-joint",
     kinds: tuple[str, ...] = KINDS,
@@ -38,7 +40,9 @@ def integrated_gradients(
     """The attribution of each head and each neuron; `heads_gap` and `neurons_gap` tell how exact.
 
     Args:
-        steps: how many gradients along the path.
+        steps: how many gradients along the path. The default makes the gap less than 1e-3 of the
+            largest total effect in every layer of the testbed, whose first layer is steep enough
+            on some prompts for 16 steps to miss by 6 %.
         rule: `gauss-legendre`, `left`, `right`, `midpoint` or `trapezoid`.
         path: `layer-joint`, or `single`, which costs as many gradients for each component.
 

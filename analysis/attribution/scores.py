@@ -11,8 +11,8 @@ class Scores:
     """One score per prompt and component, in the metric's own units, float32 on the CPU.
 
     A score is a sum over positions and dimensions. `normalised` divides by the data set's mean
-    total effect. A gap is, for each prompt and layer, the sum of the layer's scores minus the effect
-    of patching the whole layer: 0 for exact layer-joint IG (completeness), and for AP the
+    total effect. A gap is, for each prompt and layer, the sum of the layer's scores minus the
+    effect of patching the whole layer: 0 for exact layer-joint IG (completeness), and for AP the
     interaction within the layer. Where a baseline leaves prompts out, `prompts` says which remain,
     as places in the data set; otherwise it is every place in order.
     """

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.attribution.parts import BASELINES, DIRECTIONS, Site, groups_for, split_into_parts

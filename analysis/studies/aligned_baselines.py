@@ -3,6 +3,7 @@
 The study returns tidy frames; `report/aligned-baselines.qmd` shows them.
 """
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,7 @@ from analysis.metrics import logit_diff, prob_diff
 from analysis.studies.cache import cached_scores
 from analysis.tasks import TASKS, PromptPairs, load_task
 
-PROMPTS = 48
+PROMPTS = int(os.environ.get("ANALYSIS_PROMPTS", 100))
 PER_PROMPT, OF_MEANS = "per prompt", "of the means"
 UNITS = {logit_diff: "logits", prob_diff: "probability"}
 

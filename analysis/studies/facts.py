@@ -12,14 +12,14 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.attribution import activation_patching, integrated_gradients
 from analysis.attribution.activation_patching import patch_each
-from analysis.attribution.integrated_gradients import integrate_jointly
+from analysis.attribution.integrated_gradients import STEPS, integrate_jointly
 from analysis.attribution.parts import MEMORY, Part, Site, split_into_parts
 from analysis.attribution.quadrature import quadrature
 from analysis.forward import Forward
 from analysis.tasks import PromptPairs, load_task
 
 PROMPTS = 4
-_PATH = quadrature("gauss-legendre", 16)
+_PATH = quadrature("gauss-legendre", STEPS)
 _LEFT_END = quadrature("left", 1)
 
 

@@ -15,8 +15,8 @@ def examples(random: Random, split: str, corruption: str) -> Iterator[list[Examp
     """Every capital of the split, corrupted to any other one whose token length fits."""
     words = read_words(NAME)
     capitals, template = words["capitals"], words["template"]
-    for capital in shuffled(list(capitals), random):
-        others = shuffled([name for name in capitals if name != capital], random)
+    for capital in shuffled(capitals, random):
+        others = shuffled((name for name in capitals if name != capital), random)
         clean = template.format(capital=capital)
         if in_split(NAME, clean, split):
             yield [

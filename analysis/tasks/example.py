@@ -42,6 +42,7 @@ class Task:
     first_token: bool = False
 
 
-def shuffled(items: list[Item], random: Random) -> list[Item]:
-    """A shuffled copy."""
-    return random.sample(items, len(items))
+def shuffled(items: Iterable[Item], random: Random) -> list[Item]:
+    """The items in random order."""
+    listed = list(items)
+    return random.sample(listed, len(listed))

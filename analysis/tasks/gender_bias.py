@@ -1,7 +1,6 @@
 """Gender bias (Vig et al. 2020): a profession's stereotype decides the pronoun."""
 
 from collections.abc import Iterator
-from itertools import product
 from random import Random
 
 from analysis.metrics import logit_diff
@@ -27,9 +26,12 @@ def context_key(template: str, profession: str) -> str:
 def examples(random: Random, split: str, corruption: str) -> Iterator[list[Example]]:
     """Every template with every profession; corrupted to the opposite of its stereotype."""
     words = read_words(NAME)
-    for template, (profession, pronoun) in shuffled(
-        list(product(words["templates"], stereotypes().items())), random
-    ):
+    contexts = [
+        (template, profession, pronoun)
+        for template in words["templates"]
+        for profession, pronoun in stereotypes().items()
+    ]
+    for template, profession, pronoun in shuffled(contexts, random):
         clean = context_key(template["text"], profession)
         if in_split(NAME, clean, split):
             yield [

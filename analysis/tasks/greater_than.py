@@ -43,9 +43,8 @@ def fill(noun: str, century: int, year: int) -> str:
 def examples(random: Random, split: str, corruption: str) -> Iterator[list[Example]]:
     """Every noun with every start year of the split; the corrupted start year ends in 01."""
     words = read_words(NAME)
-    for noun, (century, year) in shuffled(
-        list(product(words["nouns"], start_years(split))), random
-    ):
+    starts = [(noun, *year) for noun in words["nouns"] for year in start_years(split)]
+    for noun, century, year in shuffled(starts, random):
         right, wrong = labels_after(year)
         yield [
             Example(

@@ -6,11 +6,12 @@ a run that was interrupted goes on from its last checkpoint to the same weights.
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from random import Random
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -24,13 +25,17 @@ from analysis.tasks.greater_than import YEARS
 from analysis.training.corpus import sentence
 from analysis.training.tokenizer import train_tokenizer
 
+# Sentences as tokens, padded with -1 to the longest; the axes differ from batch to batch.
+Batch: TypeAlias = Int[Tensor, "_ _"]
+
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything but the seed that decides the weights.
 
     Of the usual dropouts only whole heads are dropped: it spreads each task over several heads,
-    as backup heads do in GPT-2, where plain training let one head carry most of IOI.
+    like the backup heads of GPT-2. It sets in at a step by which the tasks are learnt, because it
+    keeps IOI, which needs heads to work together, from being found.
     """
 
     layers: int = 4
@@ -39,12 +44,13 @@ class Recipe:
     positions: int = 128
     vocabulary: int = 3328
     tokenizer_sentences: int = 60_000
-    steps: int = 2500
-    sentences: int = 96
+    steps: int = 2000
+    sentences: int = 128
     learning_rate: float = 2e-3
     warmup: int = 100
     weight_decay: float = 0.1
     head_dropout: float = 0.1
+    head_dropout_from: int = 1200
     checkpoint_every: int = 100
 
 
@@ -62,12 +68,13 @@ def train(directory: Path, seed: int, recipe: Recipe = Recipe(), progress: bool 
     model = _new_model(recipe, seed, tokenizer)
     optimizer = _optimizer(model, recipe)
     done, losses = _resume(partial, model, optimizer, recipe, seed)
-    _drop_heads(model, recipe.head_dropout)
+    set_rate = _drop_heads(model)
     bar = tqdm(
         range(done, recipe.steps), directory.name, recipe.steps, initial=done, disable=not progress
     )
     for step in bar:
         _set_learning_rate(optimizer, step, recipe)
+        set_rate(recipe.head_dropout if step >= recipe.head_dropout_from else 0.0)
         losses.append(_step(model, optimizer, _batches(tokenizer, recipe, seed, step), seed, step))
         bar.set_postfix(loss=f"{losses[-1]:.3f}")
         if (step + 1) % recipe.checkpoint_every == 0:
@@ -101,8 +108,16 @@ def _new_model(recipe: Recipe, seed: int, tokenizer: PreTrainedTokenizerFast) ->
     return GPT2LMHeadModel(config).train()
 
 
-def _drop_heads(model: GPT2LMHeadModel, rate: float) -> None:
-    """Dropout of whole heads: their outputs are what an attention's last projection reads."""
+def _drop_heads(model: GPT2LMHeadModel) -> Callable[[float], None]:
+    """Dropout of whole heads, whose outputs are what an attention's last projection reads.
+
+    Returns what sets its rate.
+    """
+    rate = 0.0
+
+    def set_rate(value: float) -> None:
+        nonlocal rate
+        rate = value
 
     def drop(projection: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
         outputs = inputs[0].unflatten(-1, (model.config.n_head, -1))
@@ -113,6 +128,7 @@ def _drop_heads(model: GPT2LMHeadModel, rate: float) -> None:
 
     for block in model.transformer.h:
         block.attn.c_proj.register_forward_pre_hook(drop)
+    return set_rate
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
@@ -143,7 +159,7 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, step: int, recipe: Reci
 
 def _batches(
     tokenizer: PreTrainedTokenizerFast, recipe: Recipe, seed: int, step: int
-) -> list[Int[Tensor, "sentence position"]]:
+) -> list[Batch]:
     """A step's sentences in two halves by length, each padded with -1 to its longest."""
     random = Random(f"{seed}/{step}")
     texts = [sentence(random) for _ in range(recipe.sentences)]
@@ -160,7 +176,7 @@ def _batches(
 def _step(
     model: GPT2LMHeadModel,
     optimizer: torch.optim.Optimizer,
-    batches: list[Int[Tensor, "sentence position"]],
+    batches: list[Batch],
     seed: int,
     step: int,
 ) -> float:

@@ -29,7 +29,7 @@ def test_testbed_ap_is_the_hook_loops(testbed, task, direction):
 @pytest.mark.parametrize("task", TASKS)
 def test_testbed_ig_is_captums(testbed, task, direction):
     pairs = load_task(task, testbed, n=2)
-    ig = integrated_gradients(testbed, pairs, direction=direction)
+    ig = integrated_gradients(testbed, pairs, direction=direction, steps=16)
     tolerance = 1e-4 * ig.total.abs().max().item()
     for kind, layer in [("heads", 0), ("heads", 3), ("neurons", 1)]:
         expected = reference.captum(testbed, pairs, 1, kind, layer, direction)
