@@ -6,6 +6,7 @@ own (cross-references, figure captions, the PDF) is not in the preview.
 
 import html
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jupytext
@@ -31,10 +32,14 @@ def render(source: Path, site: Path) -> None:
     ]
     pages = site / source.name
     pages.mkdir(parents=True, exist_ok=True)
-    for document in tqdm(documents, "preview"):
-        notebook = execute(read(document), root)
-        page = _to_html(notebook)
-        (pages / f"{document.stem}.html").write_text(page, encoding="utf-8")
+    # Most of a document's time is its kernel's start, so they run side by side.
+    with ThreadPoolExecutor() as pool:
+        notebooks = pool.map(lambda document: execute(read(document), root), documents)
+        for document, notebook in zip(
+            documents, tqdm(notebooks, "preview", len(documents)), strict=True
+        ):
+            page = pages / f"{document.stem}.html"
+            page.write_text(_to_html(notebook), encoding="utf-8")
     target = f"{source.name}/index.html"
     (site / "index.html").write_text(
         f'<!doctype html><meta http-equiv="refresh" content="0; url={target}">'
