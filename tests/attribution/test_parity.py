@@ -53,6 +53,22 @@ def test_testbed_completeness(testbed, task):
         assert ig.of(kind)[0, 1].sum().item() == pytest.approx(joint, abs=1e-3 * largest)
 
 
+@pytest.mark.parametrize("kind", ["heads", "neurons"])
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_zero_baseline_adds_up_over_every_position(tiny, direction, kind):
+    """With zero put in, Δa is not 0 before the prompts differ: all positions must be in the sum."""
+    pairs = load_task("ioi", tiny, n=1)
+    ig = integrated_gradients(tiny, pairs, direction=direction, baseline="zero", steps=128)
+    base, _ = reference.sides(pairs, 0, direction)
+    measure = reference.metric(pairs, 0)
+    largest = max(ig.base.abs().max(), ig.source.abs().max()).item()
+    for layer in range(3):
+        patched = reference.patched(tiny, base, kind, layer, torch.zeros_like)
+        with torch.no_grad():
+            joint = (measure(patched) - measure(tiny(base))).item()
+        assert ig.of(kind)[0, layer].sum().item() == pytest.approx(joint, abs=1e-2 * largest)
+
+
 @pytest.mark.parametrize("rule, theirs", [("midpoint", "riemann_middle"), ("left", "riemann_left")])
 def test_other_rules_are_captums(tiny, rule, theirs):
     """Captum's path runs from the source to the base, so its left end is our right one."""
