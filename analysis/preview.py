@@ -4,9 +4,9 @@ jupytext reads the documents, nbclient executes them, nbconvert writes pages. Wh
 own (cross-references, figure captions, the PDF) is not in the preview.
 """
 
+import asyncio
 import html
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jupytext
@@ -14,7 +14,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
-from tqdm import tqdm
+from tqdm.asyncio import tqdm
 
 _ALTERNATIVE_TEXT = re.compile(r'^#\| fig-alt: "(.*)"$', re.MULTILINE)
 _UNDESCRIBED = re.compile(r'alt="No description has been provided for this image"')
@@ -32,14 +32,10 @@ def render(source: Path, site: Path) -> None:
     ]
     pages = site / source.name
     pages.mkdir(parents=True, exist_ok=True)
-    # Most of a document's time is its kernel's start, so they run side by side.
-    with ThreadPoolExecutor() as pool:
-        notebooks = pool.map(lambda document: execute(read(document), root), documents)
-        for document, notebook in zip(
-            documents, tqdm(notebooks, "preview", len(documents)), strict=True
-        ):
-            page = pages / f"{document.stem}.html"
-            page.write_text(_to_html(notebook), encoding="utf-8")
+    notebooks = asyncio.run(_execute([read(document) for document in documents], root))
+    for document, notebook in zip(documents, notebooks, strict=True):
+        page = pages / f"{document.stem}.html"
+        page.write_text(_to_html(notebook), encoding="utf-8")
     target = f"{source.name}/index.html"
     (site / "index.html").write_text(
         f'<!doctype html><meta http-equiv="refresh" content="0; url={target}">'
@@ -56,10 +52,16 @@ def read(document: Path) -> NotebookNode:
     return notebook
 
 
-def execute(notebook: NotebookNode, root: Path) -> NotebookNode:
-    """The notebook with its outputs; cells run in `root`, as Quarto's do."""
+async def _execute(notebooks: list[NotebookNode], root: Path) -> list[NotebookNode]:
+    """The notebooks with their outputs; cells run in `root`, as Quarto's do.
+
+    Most of a document's time is its kernel's start, so they run side by side.
+    """
     resources = {"metadata": {"path": str(root)}}
-    return NotebookClient(notebook, timeout=None, resources=resources).execute()
+    clients = [
+        NotebookClient(notebook, timeout=None, resources=resources) for notebook in notebooks
+    ]
+    return await tqdm.gather(*(client.async_execute() for client in clients), desc="preview")
 
 
 def _to_html(notebook: NotebookNode) -> str:

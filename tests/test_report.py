@@ -5,18 +5,22 @@ from pathlib import Path
 import pytest
 from nbclient.exceptions import CellExecutionError
 
-from analysis import preview
+from analysis import paths, preview
+from analysis.studies.aligned_baselines import aligned_baselines
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("index", "aligned-baselines", "methods")
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
-    """The whole preview; documents run in kernels of their own, so the environment is theirs."""
-    site = tmp_path_factory.mktemp("site")
+def site(testbed, tmp_path_factory) -> Path:
+    """The whole preview, from results that are there, as `make paper` makes it."""
+    site, results = (tmp_path_factory.mktemp(name) for name in ("site", "results"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ANALYSIS_RESULTS", str(tmp_path_factory.mktemp("results")))
+        patch.setattr(paths, "RESULTS", results)
+        aligned_baselines(testbed, n=4)
+        # Documents run in kernels of their own, which the environment reaches.
+        patch.setenv("ANALYSIS_RESULTS", str(results))
         patch.setenv("ANALYSIS_PROMPTS", "4")
         preview.render(ROOT / "report", site)
     return site
