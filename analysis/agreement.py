@@ -34,7 +34,7 @@ def correlations(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, " prompt"]:
     """Pearson's r over components, one for each prompt; NaN where either side is constant.
 
     Raises:
-        ValueError: where the shapes differ or there are fewer than two components.
+        ValueError: where the shapes differ or there is no prompt.
     """
     first, second = _matrices(a, b)
     return _rowwise_pearson(first, second)

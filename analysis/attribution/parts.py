@@ -102,8 +102,7 @@ def split_into_parts(
     """Every prompt that the baseline allows, by length.
 
     Raises:
-        ValueError: for an unknown direction or baseline, where the logits are not finite, and
-            where `baseline="mean"` leaves no prompt.
+        ValueError: where the logits are not finite, and where `baseline="mean"` leaves no prompt.
     """
     for group in groups_for(pairs, baseline):
         clean, corrupted = (
