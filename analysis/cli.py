@@ -1,4 +1,4 @@
-"""The command line: `python -m analysis run`, `train` and `preview`."""
+"""The command line: `python -m analysis run`, `bench`, `train` and `preview`."""
 
 import os
 from pathlib import Path
@@ -51,6 +51,23 @@ def run(
         picture.parent.mkdir(parents=True, exist_ok=True)
         chart.save(picture)
     typer.echo(f"Results are kept in {os.path.relpath(paths.RESULTS)}.")
+
+
+@app.command()
+def bench(
+    json: Annotated[
+        Path | None, typer.Option(help="Where to write every measurement, a .json file.")
+    ] = None,
+) -> None:
+    """Time the engine beside a hook loop and Captum, on GPT-2 small's shape and the testbed."""
+    from analysis.bench.measure import bench as measure
+    from analysis.bench.results import Bench
+
+    found = Bench(measure())
+    typer.echo(found.text())
+    if json:
+        found.write(json)
+        typer.echo(f"Every measurement is in {json}.")
 
 
 @app.command()

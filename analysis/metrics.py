@@ -47,6 +47,39 @@ def prob_diff(
     return _signed_sum(logits.softmax(dim=-1), labels)
 
 
+LABELS_SUFFICE = frozenset({logit_diff})
+
+
+@dataclass(frozen=True)
+class Readout:
+    """A metric with its labels: what is read of a run.
+
+    `columns` are the tokens whose logits the metric needs for each prompt; None is all of them.
+    """
+
+    metric: Metric
+    labels: Labels
+
+    @property
+    def columns(self) -> Int[Tensor, "prompt label"] | None:
+        return self.labels.tokens if self.metric in LABELS_SUFFICE else None
+
+    def of_columns(
+        self, logits: Float[Tensor, "*batch prompt column"]
+    ) -> Float[Tensor, "*batch prompt"]:
+        """The metric from the logits of `columns`."""
+        if self.columns is None:
+            return self.metric(logits, self.labels)
+        places = torch.arange(logits.shape[-1], device=logits.device)
+        return self.metric(logits, Labels(places.expand_as(self.labels.tokens), self.labels.signs))
+
+    def of_vocabulary(
+        self, logits: Float[Tensor, "*batch prompt vocabulary"]
+    ) -> Float[Tensor, "*batch prompt"]:
+        """The metric from all logits."""
+        return self.metric(logits, self.labels)
+
+
 def _signed_sum(
     values: Float[Tensor, "*batch prompt vocabulary"], labels: Labels
 ) -> Float[Tensor, "*batch prompt"]:

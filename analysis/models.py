@@ -8,13 +8,13 @@ from unittest.mock import patch
 
 import huggingface_hub.constants
 import torch
+from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoConfig
 from transformers.utils import logging as transformers_logging
 
 from analysis import paths
 
-ARCHITECTURES = ("GPT2LMHeadModel",)
 _HUB_NAMES = {"gpt2-small": "gpt2"}
 
 
@@ -80,10 +80,12 @@ def _check_architecture(name: str | Path, source: str | Path) -> None:
             f"{_either(available_testbeds())} ship with the project and work offline."
         ) from error
     architecture = (getattr(config, "architectures", None) or [type(config).__name__])[0]
-    if architecture not in ARCHITECTURES:
+    left_to_right = architecture.endswith(("LMHeadModel", "ForCausalLM"))
+    if not left_to_right or architecture not in SUPPORTED_ARCHITECTURES:
         raise ValueError(
-            f"{str(name)!r} has the architecture {architecture}: this project reads "
-            f"{_either(list(ARCHITECTURES))}, the architecture of GPT-2."
+            f"{str(name)!r} has the architecture {architecture}, which is no language model that "
+            "TransformerLens's bridge reads from left to right: use one of GPT-2's kind, or a "
+            "decoder such as Llama, Qwen or Pythia."
         )
 
 

@@ -44,6 +44,11 @@ def tiny_raw(tiny_directory: Path) -> TransformerBridge:
     return TransformerBridge.boot_transformers(str(tiny_directory), device="cpu").eval()
 
 
+def random_tokens(model: TransformerBridge, prompts: int, positions: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(prompts * 100 + positions)
+    return torch.randint(0, model.cfg.d_vocab, (prompts, positions), generator=generator)
+
+
 def save_random_model(directory: Path, seed: int, **config) -> None:
     """Every weight random, biases and LayerNorms too, so that nothing is zero by accident."""
     tokenizer = AutoTokenizer.from_pretrained(str(paths.MODELS / "testbed"))

@@ -1,18 +1,15 @@
-"""Independent implementations: a bare TransformerLens hook loop, and Captum.
-
-They share nothing with `analysis` but the metric and the prompts' tokens.
-"""
+"""One pair of a data set through the independent implementations of `analysis.bench`."""
 
 from collections.abc import Callable
 
 import torch
-from captum.attr import LayerIntegratedGradients
-from torch import Tensor, nn
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from analysis import PromptPairs
-
-HOOKS = {"heads": "blocks.{}.attn.hook_result", "neurons": "blocks.{}.mlp.hook_post"}
+from analysis.bench import contenders
+from analysis.bench.contenders import hooked_activation, hooked_logits
+from analysis.metrics import Readout
 
 
 def sides(pairs: PromptPairs, place: int, direction: str = "noising") -> tuple[Tensor, Tensor]:
@@ -21,32 +18,8 @@ def sides(pairs: PromptPairs, place: int, direction: str = "noising") -> tuple[T
     return (clean, corrupted) if direction == "noising" else (corrupted, clean)
 
 
-def metric(pairs: PromptPairs, place: int) -> Callable[[Tensor], Tensor]:
-    labels = pairs.labels[torch.tensor([place])]
-    return lambda logits: pairs.metric(logits[:, -1], labels)
-
-
-def cached(model: TransformerBridge, tokens: Tensor, kind: str, layer: int) -> Tensor:
-    model.set_use_attn_result(kind == "heads")
-    name = HOOKS[kind].format(layer)
-    with torch.no_grad():
-        _, cache = model.run_with_cache(tokens, names_filter=name)
-    return cache[name].clone()
-
-
-def patched(
-    model: TransformerBridge,
-    tokens: Tensor,
-    kind: str,
-    layer: int,
-    edit: Callable[[Tensor], Tensor],
-) -> Tensor:
-    """The logits with one layer's heads or neurons edited by a hook."""
-    model.set_use_attn_result(kind == "heads")
-    with torch.no_grad():
-        return model.run_with_hooks(
-            tokens, fwd_hooks=[(HOOKS[kind].format(layer), lambda act, hook: edit(act.clone()))]
-        )
+def readout(pairs: PromptPairs, place: int) -> Readout:
+    return Readout(pairs.metric, pairs.labels[torch.tensor([place])])
 
 
 def hook_loop(
@@ -57,33 +30,13 @@ def hook_loop(
     layer: int,
     component: int,
     direction: str = "noising",
-    baseline: str = "source",
 ) -> float:
     """AP of one component by one hooked run."""
     base, source = sides(pairs, place, direction)
-    value = cached(model, source, kind, layer)
-    if baseline == "zero":
-        value = torch.zeros_like(value)
-
-    def edit(activation: Tensor) -> Tensor:
-        activation[:, :, component] = value[:, :, component]
-        return activation
-
-    measure = metric(pairs, place)
-    with torch.no_grad():
-        return (measure(patched(model, base, kind, layer, edit)) - measure(model(base))).item()
-
-
-class _Measured(nn.Module):
-    """A model that returns its metric, as Captum wants it."""
-
-    def __init__(self, model: TransformerBridge, measure: Callable[[Tensor], Tensor]):
-        super().__init__()
-        self.model, self.measure = model, measure
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        # Captum repeats the prompt once for each step.
-        return self.measure(self.model(tokens))
+    (effect,) = contenders.hook_loop(
+        model, base, source, readout(pairs, place), kind, layer, [component]
+    )
+    return effect.item()
 
 
 def captum(
@@ -96,14 +49,59 @@ def captum(
     steps: int = 16,
     rule: str = "gausslegendre",
 ) -> Tensor:
-    """IG of a layer's components; Captum integrates from the source to the base: minus ours."""
+    """IG of a layer's components."""
     base, source = sides(pairs, place, direction)
-    model.set_use_attn_result(kind == "heads")
-    block = model.blocks[layer]
-    site = block.attn.hook_result if kind == "heads" else block.mlp.hook_post
-    measured = _Measured(model, metric(pairs, place))
-    attribution = LayerIntegratedGradients(measured, site).attribute(
-        base, source, n_steps=steps, method=rule
-    )
-    dimensions = (0, 1, 3) if kind == "heads" else (0, 1)
-    return -attribution.sum(dim=dimensions).detach()
+    return contenders.captum(model, base, source, readout(pairs, place), kind, layer, steps, rule)[
+        0
+    ]
+
+
+def integrated_by_hooks(
+    model: TransformerBridge,
+    base: Tensor,
+    source: Tensor,
+    measure: Readout,
+    kind: str,
+    layer: int,
+    path: list[tuple[float, float]],
+) -> Tensor:
+    """Layer-joint IG in the model's own precision (Captum's weights are float32)."""
+    start, end = (hooked_activation(model, tokens, kind, layer) for tokens in (base, source))
+    total = torch.zeros_like(start)
+    for node, weight in path:
+        point = (start + node * (end - start)).requires_grad_()
+        logits = model.run_with_hooks(
+            base,
+            fwd_hooks=[(contenders.HOOKS[kind].format(layer), lambda act, hook, at=point: at)],
+        )
+        (gradient,) = torch.autograd.grad(measure.of_vocabulary(logits[:, -1]).sum(), point)
+        total += weight * gradient
+    scores = total * (end - start)
+    return scores.sum(dim=(1, 3) if kind == "heads" else 1)
+
+
+def ablated(
+    model: TransformerBridge,
+    pairs: PromptPairs,
+    place: int,
+    kind: str,
+    layer: int,
+    direction: str = "noising",
+    edit: Callable[[Tensor], Tensor] = torch.zeros_like,
+) -> float:
+    """The metric's change when one layer's heads or neurons are edited in the base run."""
+    base, _ = sides(pairs, place, direction)
+    measure = readout(pairs, place).of_vocabulary
+    with torch.no_grad():
+        after = measure(hooked_logits(model, base, kind, layer, edit))
+        return (after - measure(model(base)[:, -1])).item()
+
+
+__all__ = [
+    "ablated",
+    "captum",
+    "hook_loop",
+    "hooked_activation",
+    "integrated_by_hooks",
+    "sides",
+]

@@ -3,7 +3,7 @@ import shutil
 import pytest
 import torch
 from conftest import save_random_model
-from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import BertConfig, XLNetConfig
 
 from analysis import load_model, paths
 from analysis.models import available_testbeds, fingerprint
@@ -71,17 +71,12 @@ def test_what_cannot_be_reached_names_what_can(name, monkeypatch, tmp_path):
         load_model(name)
 
 
-def test_other_architectures_are_named(tmp_path):
-    config = GPTNeoXConfig(
-        vocab_size=64,
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        intermediate_size=8,
-    )
-    GPTNeoXForCausalLM(config).save_pretrained(tmp_path)
-    AutoTokenizer.from_pretrained(str(paths.MODELS / "testbed")).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="GPTNeoXForCausalLM.*GPT2LMHeadModel"):
+@pytest.mark.parametrize("config", [BertConfig, XLNetConfig])
+def test_other_architectures_are_named(tmp_path, config):
+    """One that does not read from left to right, and one that the bridge doesn't run."""
+    architecture = {BertConfig: "BertForMaskedLM", XLNetConfig: "XLNetLMHeadModel"}[config]
+    config(architectures=[architecture]).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"{architecture}.*Llama"):
         load_model(tmp_path)
 
 

@@ -5,6 +5,8 @@
 A negative noising effect means that the component helps the behaviour.
 """
 
+from pathlib import Path
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.attribution.parts import MEMORY, Site
 from analysis.attribution.scores import Scores
-from analysis.attribution.sweep import sweep
+from analysis.attribution.sweep import Method, Settings, sweep
 from analysis.forward import KINDS
 from analysis.tasks import PromptPairs
 
@@ -25,6 +27,7 @@ def activation_patching(
     kinds: tuple[str, ...] = KINDS,
     memory: int = MEMORY,
     progress: bool | None = None,
+    checkpoints: Path | None = None,
 ) -> Scores:
     """The effect of patching each head and each neuron alone, exactly, one run a component.
 
@@ -35,13 +38,18 @@ def activation_patching(
         baseline: what is put in: the other run's activation (`source`), `zero`, or the `mean` of
             the data set's other runs of the same length, per position.
         kinds: `heads`, `neurons` or both; what is left out has no components in the scores.
-        memory: a bound in bytes on what a batch of patched runs takes.
+        memory: a bound in bytes on what is held beyond the model and the scores; one prompt with
+            one component patched is held at least.
         progress: whether to show a progress bar; None shows one on a terminal.
+        checkpoints: a folder in which each finished layer of each batch of prompts is kept, so
+            that a run with the same arguments goes on there; None keeps nothing.
 
     Raises:
         ValueError: for an unknown direction or baseline, or logits that are not finite.
     """
-    return sweep("AP", patch_each, model, pairs, direction, baseline, kinds, memory, progress)
+    settings = Settings(direction, baseline, kinds, memory, progress, checkpoints)
+    method = Method("AP", patch_each, runs=lambda components: components)
+    return sweep(method, model, pairs, settings)
 
 
 @torch.no_grad()

@@ -10,6 +10,9 @@ A component acts on what follows only by what it writes to the residual stream, 
 gradient is taken there, and Δa · ∂m/∂a = (Δa W) · ∂m/∂r.
 """
 
+from functools import partial
+from pathlib import Path
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,7 +21,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from analysis.attribution.parts import MEMORY, Site
 from analysis.attribution.quadrature import quadrature
 from analysis.attribution.scores import Scores
-from analysis.attribution.sweep import sweep
+from analysis.attribution.sweep import Method, Settings, sweep
 from analysis.forward import KINDS
 from analysis.tasks import PromptPairs
 
@@ -36,6 +39,7 @@ def integrated_gradients(
     kinds: tuple[str, ...] = KINDS,
     memory: int = MEMORY,
     progress: bool | None = None,
+    checkpoints: Path | None = None,
 ) -> Scores:
     """The attribution of each head and each neuron; `heads_gap` and `neurons_gap` tell how exact.
 
@@ -53,14 +57,16 @@ def integrated_gradients(
             logits that are not finite.
     """
     nodes, weights = quadrature(rule, steps)
-    methods = {"layer-joint": integrate_jointly, "single": integrate_each}
+    methods = {
+        "layer-joint": (integrate_jointly, lambda components: steps),
+        "single": (integrate_each, lambda components: steps * components),
+    }
     if path not in methods:
         raise ValueError(f"There is no path {path!r}: expected one of {', '.join(methods)}.")
-
-    def method(site: Site) -> Float[Tensor, "prompt component"]:
-        return methods[path](site, nodes, weights)
-
-    return sweep("IG", method, model, pairs, direction, baseline, kinds, memory, progress)
+    integrate, runs = methods[path]
+    settings = Settings(direction, baseline, kinds, memory, progress, checkpoints)
+    method = Method("IG", partial(integrate, nodes=nodes, weights=weights), runs)
+    return sweep(method, model, pairs, settings)
 
 
 def integrate_jointly(

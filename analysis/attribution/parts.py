@@ -12,14 +12,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analysis.forward import KINDS, BaseRun, Forward
+from analysis.metrics import Readout
 from analysis.tasks import PromptPairs
 
 DIRECTIONS = ("noising", "denoising")
 BASELINES = ("source", "zero", "mean")
 FEWEST_FOR_A_MEAN = 8
-MEMORY = 2**27
+MEMORY = 2**28
+BYTES = 4  # of a float32; a float64 model takes twice the memory
 
-Activations = dict[tuple[str, int], Float[Tensor, "_ position component size"]]
+Activations = dict[tuple[str, int], Float[Tensor, "_ changed component size"]]
 
 
 @dataclass(frozen=True)
@@ -29,33 +31,34 @@ class Site:
     `difference` is Δa, what changes each activation to the baseline's; `writes` is what a unit of
     an activation adds to the residual stream; `resume` gives the metric when the components write
     so much more; `base` is the metric without any change. `batch` says how many changes `resume`
-    should be given at once, and how many if it is to be differentiated.
+    should be given at once, and `gradient_batch` how many if it is to be differentiated. Positions
+    before the first change are no part of a site.
     """
 
     kind: str
     layer: int
-    difference: Float[Tensor, "prompt position component size"]
+    difference: Float[Tensor, "prompt changed component size"]
     writes: Float[Tensor, "component size d_model"]
     base: Float[Tensor, " prompt"]
     resume: Callable[
-        [Float[Tensor, "*batch prompt position d_model"]], Float[Tensor, "*batch prompt"]
+        [Float[Tensor, "*batch prompt changed d_model"]], Float[Tensor, "*batch prompt"]
     ]
     batch: int
     gradient_batch: int
 
-    def changes(self) -> Iterator[Float[Tensor, "component prompt position d_model"]]:
+    def changes(self) -> Iterator[Float[Tensor, "component prompt changed d_model"]]:
         """What each component alone writes more, Δa W, in batches."""
         yield from self._changes(self.batch)
 
-    def gradient_changes(self) -> Iterator[Float[Tensor, "component prompt position d_model"]]:
+    def gradient_changes(self) -> Iterator[Float[Tensor, "component prompt changed d_model"]]:
         """The same in batches small enough to be differentiated."""
         yield from self._changes(self.gradient_batch)
 
-    def joint_change(self) -> Float[Tensor, "prompt position d_model"]:
+    def joint_change(self) -> Float[Tensor, "prompt changed d_model"]:
         """What all components of the layer together write more: Σ Δa W."""
         return torch.einsum("ptcs,csd->ptd", self.difference, self.writes)
 
-    def _changes(self, size: int) -> Iterator[Float[Tensor, "component prompt position d_model"]]:
+    def _changes(self, size: int) -> Iterator[Float[Tensor, "component prompt changed d_model"]]:
         for difference, writes in zip(
             self.difference.split(size, dim=2), self.writes.split(size), strict=True
         ):
@@ -64,73 +67,102 @@ class Site:
 
 @dataclass(frozen=True)
 class Part:
-    """Prompts of one length at `places` of the data set, and both their runs."""
+    """Prompts of one length at `places` of the data set, and both their runs.
+
+    `values` is what takes the place of the base activations; `memory` bounds, in bytes, what is
+    held while the base run is resumed.
+    """
 
     places: list[int]
     base: BaseRun
     source: BaseRun
-    measure: Callable[[Float[Tensor, "*batch prompt vocabulary"]], Float[Tensor, "*batch prompt"]]
+    readout: Readout
     values: Activations
     memory: int
 
     def sites(self, kinds: tuple[str, ...] = KINDS) -> Iterator[Site]:
         """Every layer's heads, neurons, or both."""
-        forward = self.base.forward
-        base = self.measure(self.base.logits)
+        base = self.measure(self.base)
         for (kind, layer), activations in self.base.activations.items():
             if kind in kinds:
-                positions = activations.shape[0] * activations.shape[1]
-                per_run = 4 * positions * forward.floats_per_position
                 yield Site(
                     kind=kind,
                     layer=layer,
                     difference=self.values[kind, layer] - activations,
-                    writes=forward.writes(kind, layer),
+                    writes=self.base.forward.writes(kind, layer),
                     base=base,
                     resume=self._resume(kind, layer),
-                    batch=max(1, self.memory // per_run),
-                    gradient_batch=max(1, self.memory // (per_run * len(forward.layers))),
+                    batch=self._batch(gradient=False),
+                    gradient_batch=self._batch(gradient=True),
                 )
 
+    def measure(self, run: BaseRun) -> Float[Tensor, " prompt"]:
+        """The metric of one of the two runs."""
+        return self.readout.of_vocabulary(run.logits)
+
     def _resume(self, kind: str, layer: int) -> Callable[[Tensor], Tensor]:
-        return lambda change: self.measure(self.base.resume(kind, layer, change))
+        columns = self.readout.columns
+        return lambda change: self.readout.of_columns(
+            self.base.resume(kind, layer, change, columns)
+        )
+
+    def _batch(self, gradient: bool) -> int:
+        """How many changes can be resumed at once."""
+        prompts, length = self.base.tokens.shape
+        columns = self.readout.columns
+        held = self.base.forward.floats_held(
+            length, self.base.first, None if columns is None else columns.shape[1], gradient
+        )
+        return max(1, self.memory // (BYTES * prompts * held))
 
 
 def split_into_parts(
     forward: Forward, pairs: PromptPairs, direction: str, baseline: str, memory: int
 ) -> Iterator[Part]:
-    """Every prompt that the baseline allows, by length.
+    """Every prompt that the baseline allows, those of one length and first change together.
+
+    A quarter of the memory is for the runs that are kept, the rest for resuming them.
 
     Raises:
         ValueError: where the logits are not finite, and where `baseline="mean"` leaves no prompt.
     """
-    for group in groups_for(pairs, baseline):
+    for group, first in groups_for(pairs, baseline):
         clean, corrupted = (
             torch.stack([tokens[place] for place in group]).to(forward.device)
             for tokens in (pairs.clean_tokens, pairs.corrupted_tokens)
         )
         base, source = (clean, corrupted) if direction == "noising" else (corrupted, clean)
-        chunks = _chunks(forward, base, memory)
+        chunks = _chunks(forward, base, first, memory // 4)
         baseline_of = _baseline(forward, source, chunks, baseline)
         for chunk in chunks:
             places = [group[index] for index in chunk]
             labels = pairs.labels[torch.tensor(places)].to(forward.device)
-            base_run, source_run = forward.run(base[chunk]), forward.run(source[chunk])
+            base_run, source_run = (forward.run(side[chunk], first) for side in (base, source))
             _check_finite(pairs, places, base_run, source_run)
             yield Part(
                 places=places,
                 base=base_run,
                 source=source_run,
-                measure=lambda logits, labels=labels: pairs.metric(logits, labels),
+                readout=Readout(pairs.metric, labels),
                 values=baseline_of(source_run),
-                memory=memory,
+                memory=memory - memory // 4,
             )
 
 
-def groups_for(pairs: PromptPairs, baseline: str) -> list[list[int]]:
-    """The places of each length's prompts; a mean needs enough of them."""
+def groups_for(pairs: PromptPairs, baseline: str) -> list[tuple[list[int], int]]:
+    """The places of the prompts that run together, and the first position that changes.
+
+    Only with `baseline="source"` does anything stay as it is: what precedes the first differing
+    token. A mean needs enough prompts of one length.
+    """
+    if baseline == "source":
+        together: dict[tuple[int, int], list[int]] = {}
+        for place, tokens in enumerate(pairs.clean_tokens):
+            first = _first_difference(tokens, pairs.corrupted_tokens[place])
+            together.setdefault((len(tokens), first), []).append(place)
+        return [(places, first) for (_, first), places in sorted(together.items())]
     fewest = FEWEST_FOR_A_MEAN if baseline == "mean" else 1
-    groups = [group for group in pairs.groups() if len(group) >= fewest]
+    groups = [(group, 0) for group in pairs.groups() if len(group) >= fewest]
     if not groups:
         raise ValueError(
             f"{pairs.task}: baseline='mean' needs {fewest} prompts of one length; no length has "
@@ -139,13 +171,18 @@ def groups_for(pairs: PromptPairs, baseline: str) -> list[list[int]]:
     return groups
 
 
+def _first_difference(tokens: Int[Tensor, " position"], others: Int[Tensor, " position"]) -> int:
+    """The first position at which two prompts differ; the last one where they don't."""
+    differing = (tokens != others).nonzero()
+    return int(differing[0]) if len(differing) else len(tokens) - 1
+
+
 def _chunks(
-    forward: Forward, tokens: Int[Tensor, "prompt position"], memory: int
+    forward: Forward, tokens: Int[Tensor, "prompt position"], first: int, memory: int
 ) -> list[list[int]]:
-    """As many prompts at a time as the activations of two runs, and their difference, allow."""
-    prompts, positions = tokens.shape
-    per_prompt = 3 * 4 * positions * len(forward.layers) * forward.floats_per_position
-    size = max(1, memory // per_prompt)
+    """As many prompts at a time as two runs, and the difference at one site, allow."""
+    prompts, length = tokens.shape
+    size = max(1, memory // (BYTES * 3 * forward.floats_kept(length, first)))
     return [list(range(start, min(start + size, prompts))) for start in range(0, prompts, size)]
 
 

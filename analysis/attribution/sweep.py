@@ -1,6 +1,9 @@
 """What all methods share: every prompt, every layer, both kinds of component."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -8,75 +11,151 @@ from torch import Tensor
 from tqdm import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
+from analysis.attribution.checkpoints import Checkpoints, Unit
 from analysis.attribution.parts import BASELINES, DIRECTIONS, Site, groups_for, split_into_parts
 from analysis.attribution.scores import Scores
-from analysis.forward import KINDS, Forward
+from analysis.forward import KINDS, Forward, forward_of
 from analysis.tasks import PromptPairs
 
-Method = Callable[[Site], Float[Tensor, "prompt component"]]
+# Sites differ in cost, so the bar counts work and shows a share of it.
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
+
+
+@dataclass(frozen=True)
+class Method:
+    """`score` gives one site's scores; `runs` how often it resumes a site of so many components."""
+
+    name: str
+    score: Callable[[Site], Float[Tensor, "prompt component"]]
+    runs: Callable[[int], int]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every method takes: which run is changed, what is put in, for what, and how.
+
+    Raises:
+        ValueError: for an unknown direction, baseline or kind.
+    """
+
+    direction: str
+    baseline: str
+    kinds: tuple[str, ...]
+    memory: int
+    progress: bool | None
+    checkpoints: Path | None
+
+    def __post_init__(self) -> None:
+        _check("direction", self.direction, DIRECTIONS)
+        _check("baseline", self.baseline, BASELINES)
+        for kind in self.kinds:
+            _check("kind", kind, KINDS)
 
 
 def sweep(
-    name: str,
-    method: Method,
-    model: TransformerBridge,
-    pairs: PromptPairs,
-    direction: str,
-    baseline: str,
-    kinds: tuple[str, ...],
-    memory: int,
-    progress: bool | None,
+    method: Method, model: TransformerBridge, pairs: PromptPairs, settings: Settings
 ) -> Scores:
     """Scores of every component of every layer on every prompt.
 
+    The unit of work is one site of one part; finished units are kept in the checkpoints' folder.
+
     Raises:
-        ValueError: for an unknown direction, baseline or kind, and as `split_into_parts` does.
+        ValueError: as `split_into_parts` does.
     """
-    _check("direction", direction, DIRECTIONS)
-    _check("baseline", baseline, BASELINES)
-    for kind in kinds:
-        _check("kind", kind, KINDS)
-    forward = Forward(model)
-    prompts = sorted(place for group in groups_for(pairs, baseline) for place in group)
-    results = _Results(forward, len(pairs), kinds)
-    work = len(prompts) * len(forward.layers) * sum(forward.components(kind) for kind in kinds)
-    disable = None if progress is None else not progress
-    with tqdm(total=work, desc=f"{name} {pairs.task}", unit=" scores", disable=disable) as bar:
-        for part in split_into_parts(forward, pairs, direction, baseline, memory):
-            results.base[part.places] = part.measure(part.base.logits).float().cpu()
-            results.source[part.places] = part.measure(part.source.logits).float().cpu()
-            for site in part.sites(kinds):
-                results.add(site, part.places, method(site))
-                bar.update(len(part.places) * len(site.writes))
-    return results.scores(name, pairs, direction, baseline, torch.tensor(prompts))
+    forward = forward_of(model)
+    groups = groups_for(pairs, settings.baseline)
+    prompts = sorted(place for group, _ in groups for place in group)
+    results = _Results(forward, len(pairs), settings.kinds)
+    checkpoints = Checkpoints(settings.checkpoints)
+    done = 0
+    with _progress_bar(method, forward, pairs, settings) as bar:
+        for part in split_into_parts(
+            forward, pairs, settings.direction, settings.baseline, settings.memory
+        ):
+            results.base[part.places] = part.measure(part.base).float().cpu()
+            results.source[part.places] = part.measure(part.source).float().cpu()
+            for site in part.sites(settings.kinds):
+                a_run = _work(forward, site.layer, *site.difference.shape[:2])
+                unit = f"{site.kind}-{site.layer}-{part.places[0]}"
+                watched = _watched(site, bar, a_run)
+                results.add(
+                    site, part.places, checkpoints.keep(unit, partial(_score, method, watched))
+                )
+                done += a_run * _runs(method, len(site.writes))
+                bar.update(done - bar.n)
+    return results.scores(method.name, pairs, settings, torch.tensor(prompts))
+
+
+def _score(method: Method, site: Site) -> Unit:
+    """A unit's scores, and how far they are from summing to what the whole layer does."""
+    values = method.score(site)
+    with torch.no_grad():
+        joint = site.resume(site.joint_change()) - site.base
+    return {
+        "values": values.float().cpu().contiguous(),
+        "gap": (values.sum(dim=1) - joint).float().cpu(),
+    }
+
+
+def _runs(method: Method, components: int) -> int:
+    """One more than the method's own: the whole layer patched."""
+    return method.runs(components) + 1
+
+
+def _work(forward: Forward, layer: int, prompts: int, positions: int) -> int:
+    """What one resumed run costs, in layers and positions."""
+    return prompts * positions * (forward.layers - layer)
+
+
+def _watched(site: Site, bar: tqdm, a_run: int) -> Site:
+    """The same site; resuming it moves the bar."""
+
+    def resume(change: Float[Tensor, "*batch prompt changed d_model"]) -> Tensor:
+        metric = site.resume(change)
+        bar.update(a_run * change.shape[:-3].numel())
+        return metric
+
+    return replace(site, resume=resume)
+
+
+def _progress_bar(method: Method, forward: Forward, pairs: PromptPairs, settings: Settings) -> tqdm:
+    runs = sum(_runs(method, forward.components(kind)) for kind in settings.kinds)
+    total = sum(
+        runs * _work(forward, layer, len(group), len(pairs.clean_tokens[group[0]]) - first)
+        for group, first in groups_for(pairs, settings.baseline)
+        for layer in range(forward.layers)
+    )
+    return tqdm(
+        total=total,
+        desc=f"{method.name} {pairs.task}",
+        bar_format=_BAR,
+        disable=None if settings.progress is None else not settings.progress,
+    )
 
 
 class _Results:
     """Scores as they come in, at their prompts' places."""
 
     def __init__(self, forward: Forward, prompts: int, kinds: tuple[str, ...]):
-        layers = len(forward.layers)
         self.base, self.source = torch.zeros(prompts), torch.zeros(prompts)
         self.values = {
-            kind: torch.zeros(prompts, layers, forward.components(kind) if kind in kinds else 0)
+            kind: torch.zeros(
+                prompts, forward.layers, forward.components(kind) if kind in kinds else 0
+            )
             for kind in KINDS
         }
-        self.gaps = {kind: torch.zeros(prompts, layers) for kind in KINDS}
+        self.gaps = {kind: torch.zeros(prompts, forward.layers) for kind in KINDS}
 
-    @torch.no_grad()
-    def add(self, site: Site, places: list[int], values: Float[Tensor, "prompt component"]) -> None:
-        joint = site.resume(site.joint_change()) - site.base
-        self.values[site.kind][places, site.layer] = values.float().cpu()
-        self.gaps[site.kind][places, site.layer] = (values.sum(dim=1) - joint).float().cpu()
+    def add(self, site: Site, places: list[int], unit: Unit) -> None:
+        self.values[site.kind][places, site.layer] = unit["values"]
+        self.gaps[site.kind][places, site.layer] = unit["gap"]
 
-    def scores(
-        self, name: str, pairs: PromptPairs, direction: str, baseline: str, prompts: Tensor
-    ) -> Scores:
+    def scores(self, name: str, pairs: PromptPairs, settings: Settings, prompts: Tensor) -> Scores:
         return Scores(
             method=name,
             task=pairs.task,
-            direction=direction,
-            baseline=baseline,
+            direction=settings.direction,
+            baseline=settings.baseline,
             heads=self.values["heads"][prompts],
             neurons=self.values["neurons"][prompts],
             heads_gap=self.gaps["heads"][prompts],

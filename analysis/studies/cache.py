@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -31,7 +32,8 @@ def cached_scores(
 
     The key holds the weights, the prompts, the method and its settings, and the library's version
     and code. A file is written whole or not at all; one that cannot be read is computed again,
-    and one that cannot be written costs a warning, never the result.
+    and one that cannot be written costs a warning, never the result. What an interrupted run had
+    finished lies in a folder beside the file until the run is whole.
     """
     key = {
         "weights": fingerprint(model),
@@ -49,11 +51,13 @@ def cached_scores(
             return _from_frame(pl.read_parquet(path), pl.read_parquet_metadata(path))
         except (pl.exceptions.PolarsError, OSError, KeyError, ValueError) as error:
             warnings.warn(f"{path} cannot be read and is computed again: {error}", stacklevel=2)
-    scores = method(model, pairs, **settings)
+    checkpoints = path.with_suffix(".partial")
+    scores = method(model, pairs, checkpoints=checkpoints, **settings)
     try:
         _write(path, scores, text)
     except OSError as error:
         warnings.warn(f"{path} cannot be written and is not kept: {error}", stacklevel=2)
+    shutil.rmtree(checkpoints, ignore_errors=True)
     return scores
 
 
@@ -104,8 +108,8 @@ def _code() -> str:
     """A hash of the code that scores are computed with: a change of it makes old results stale."""
     package = Path(analysis.__file__).parent
     files = [
-        package / "forward.py",
         package / "metrics.py",
+        *(package / "forward").glob("*.py"),
         *(package / "attribution").glob("*.py"),
     ]
     return _hash("".join(file.read_text(encoding="utf-8") for file in sorted(files)))

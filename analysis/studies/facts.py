@@ -15,7 +15,7 @@ from analysis.attribution.activation_patching import patch_each
 from analysis.attribution.integrated_gradients import STEPS, integrate_jointly
 from analysis.attribution.parts import MEMORY, Part, Site, split_into_parts
 from analysis.attribution.quadrature import quadrature
-from analysis.forward import Forward
+from analysis.forward import forward_of
 from analysis.tasks import PromptPairs, load_task
 
 PROMPTS = 4
@@ -79,7 +79,7 @@ def shapley(site: Site) -> Float[Tensor, "prompt component"]:
 
 
 def _parts(model: TransformerBridge, pairs: PromptPairs) -> Iterator[Part]:
-    return split_into_parts(Forward(model), pairs, "noising", "source", MEMORY)
+    return split_into_parts(forward_of(model), pairs, "noising", "source", MEMORY)
 
 
 def _head_sites(model: TransformerBridge, pairs: PromptPairs) -> Iterator[Site]:
@@ -158,14 +158,13 @@ def _with_metric(site: Site, metric: Callable[[Tensor], Tensor]) -> Site:
 
 
 def _whole_stream(model: TransformerBridge, pairs: PromptPairs) -> float:
-    return max(
-        _largest(
-            part.measure(part.base.resume(*place, part.source.after[place] - stream))
-            - part.measure(part.source.logits)
-        )
-        for part in _parts(model, pairs)
-        for place, stream in part.base.after.items()
-    )
+    differences = []
+    for part in _parts(model, pairs):
+        for (kind, layer), stream in part.base.after.items():
+            everything = part.source.after[kind, layer] - stream
+            logits = part.base.resume(kind, layer, everything, part.readout.columns)
+            differences.append(part.readout.of_columns(logits) - part.measure(part.source))
+    return _largest(torch.cat(differences))
 
 
 def _no_change(model: TransformerBridge, pairs: PromptPairs) -> float:
@@ -185,16 +184,16 @@ def _alone(model: TransformerBridge, pairs: PromptPairs) -> float:
 
 def _prefix(model: TransformerBridge, pairs: PromptPairs) -> float:
     """The largest |Δa| before the first differing token."""
-    differing = [
-        int((clean != corrupted).nonzero()[0])
-        for clean, corrupted in zip(pairs.clean_tokens, pairs.corrupted_tokens, strict=True)
-    ]
-    return max(
-        _largest(site.difference[row, : differing[place]])
-        for part in _parts(model, pairs)
-        for site in part.sites()
-        for row, place in enumerate(part.places)
-    )
+    forward, largest = forward_of(model), 0.0
+    for clean, corrupted in zip(pairs.clean_tokens, pairs.corrupted_tokens, strict=True):
+        first = int((clean != corrupted).nonzero()[0])
+        base, source = (
+            forward.run(tokens[None].to(forward.device)) for tokens in (clean, corrupted)
+        )
+        for site, activations in base.activations.items():
+            before = source.activations[site][:, :first] - activations[:, :first]
+            largest = max(largest, _largest(before))
+    return largest
 
 
 def _largest(difference: Tensor) -> float:

@@ -80,9 +80,9 @@ def test_directions_swap_base_and_source(tiny, mixed, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_only_changed_positions_matter(tiny, mixed, method):
     """Before the first differing token Δa is 0: scores come from the later positions alone."""
-    from analysis.forward import Forward
+    from analysis.forward import forward_of
 
-    forward = Forward(tiny)
+    forward = forward_of(tiny)
     for clean, corrupted in zip(mixed.clean_tokens, mixed.corrupted_tokens, strict=True):
         first = int((clean != corrupted).nonzero()[0])
         base, source = forward.run(clean[None]), forward.run(corrupted[None])

@@ -1,0 +1,72 @@
+"""The machine: what it is, how fast it multiplies matrices, and the memory that work takes."""
+
+import os
+import platform
+import resource
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def describe() -> dict[str, str | int]:
+    """Processor, threads, memory and the versions that a measurement depends on."""
+    return {
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "memory GiB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformer_lens": version("transformer_lens"),
+        "captum": version("captum"),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def matmul_rate(rows: int = 1024, width: int = 768, columns: int = 3072) -> float:
+    """Operations a second of one float32 matrix product of an MLP's shape, the best of five."""
+    left, right = torch.randn(rows, width), torch.randn(width, columns)
+    torch.mm(left, right)
+    seconds = min(timed(lambda: torch.mm(left, right))[1] for _ in range(5))
+    return 2 * rows * width * columns / seconds
+
+
+def timed(work: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, float]:
+    """What a piece of work returns, and its seconds."""
+    start = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - start
+
+
+def peak_memory(work: Callable[[], object]) -> dict[str, int]:
+    """Bytes that a piece of work takes above what was resident, and the process's peak.
+
+    Linux alone can forget an earlier peak; elsewhere the first number is an upper bound.
+    """
+    before = _resident("VmRSS")
+    if _CLEAR.exists():
+        _CLEAR.write_text("5")
+    work()
+    peak = _resident("VmHWM")
+    process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"above resident": peak - before, "process": max(process, peak)}
+
+
+def _resident(field: str) -> int:
+    if not _STATUS.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,83 @@
+"""What a forward engine does: run a model once, then resume that run with changes."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+KINDS = ("heads", "neurons")
+
+
+class Forward(ABC):
+    """A model's forward pass.
+
+    Prompts of one call have one length. `first` is the first position that any change will touch:
+    what lies before it stays as it is, so a run keeps nothing of it that only a change could need.
+    """
+
+    layers: int
+    device: torch.device
+
+    @abstractmethod
+    def writes(self, kind: str, layer: int) -> Float[Tensor, "component size d_model"]:
+        """The writing weights: activation times these is what a component adds to the stream."""
+
+    @abstractmethod
+    def run(self, tokens: Int[Tensor, "prompt position"], first: int = 0) -> "BaseRun":
+        """A base run, with everything that resuming it needs."""
+
+    @abstractmethod
+    def resume(
+        self,
+        run: "BaseRun",
+        kind: str,
+        layer: int,
+        change: Float[Tensor, "*batch prompt changed d_model"],
+        columns: Int[Tensor, "prompt column"] | None,
+    ) -> Float[Tensor, "*batch prompt column"]:
+        """What `BaseRun.resume` returns."""
+
+    @abstractmethod
+    def floats_kept(self, length: int, first: int) -> int:
+        """How many numbers a run of one prompt keeps."""
+
+    @abstractmethod
+    def floats_held(self, length: int, first: int, columns: int | None, gradient: bool) -> int:
+        """A bound on the numbers held while one prompt is resumed with one change."""
+
+    def components(self, kind: str) -> int:
+        """How many heads or neurons a layer has."""
+        return len(self.writes(kind, 0))
+
+
+@dataclass(frozen=True)
+class BaseRun:
+    """The run being changed, from its position `first` on.
+
+    `activations` holds each site's activations, `after` the residual stream just after them and
+    `logits` those at the last token. `prefix` is what an engine keeps of the earlier positions.
+    """
+
+    forward: Forward
+    tokens: Int[Tensor, "prompt position"]
+    first: int
+    activations: dict[tuple[str, int], Float[Tensor, "prompt changed component size"]]
+    after: dict[tuple[str, int], Float[Tensor, "prompt changed d_model"]]
+    logits: Float[Tensor, "prompt vocabulary"]
+    prefix: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def resume(
+        self,
+        kind: str,
+        layer: int,
+        change: Float[Tensor, "*batch prompt changed d_model"],
+        columns: Int[Tensor, "prompt column"] | None = None,
+    ) -> Float[Tensor, "*batch prompt column"]:
+        """The last token's logits when a layer's heads or neurons write `change` more.
+
+        Any number of changes, each of all prompts, at once; differentiable in `change`. `columns`
+        are the tokens whose logits are wanted for each prompt; None gives the whole vocabulary.
+        """
+        return self.forward.resume(self, kind, layer, change, columns)

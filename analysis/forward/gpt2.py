@@ -1,0 +1,221 @@
+"""The fast engine: GPT-2's forward pass, computed with its weights directly.
+
+No hook runs and no flag of the model is touched. Three things make it fast, all of them exact:
+the layers below a change are not computed again; positions before the first change keep their keys
+and values; and what only the last token needs is computed there alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+from transformer_lens.model_bridge import TransformerBridge
+
+from analysis.forward.engine import BaseRun, Forward
+
+Past = tuple[Float[Tensor, "_ head before d_head"], Float[Tensor, "_ head before d_head"]]
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "gelu_new": partial(functional.gelu, approximate="tanh"),
+    "gelu_fast": partial(functional.gelu, approximate="tanh"),
+    "relu": functional.relu,
+    "silu": functional.silu,
+}
+
+
+def knows(model: TransformerBridge) -> bool:
+    """Whether `GPT2Forward` computes this model."""
+    config = model.original_model.config
+    return (
+        model.cfg.architecture == "GPT2LMHeadModel"
+        and model.cfg.act_fn in _ACTIVATIONS
+        and config.scale_attn_weights
+        and not config.scale_attn_by_inverse_layer_idx
+    )
+
+
+class Affine:
+    """x W + b, with W as `functional.linear` wants it."""
+
+    def __init__(self, weight: Float[Tensor, "before after"], bias: Float[Tensor, " after"]):
+        self.weight, self.bias = weight.T.contiguous(), bias
+
+    def __call__(self, values: Float[Tensor, "*row before"]) -> Float[Tensor, "*row after"]:
+        return functional.linear(values, self.weight, self.bias)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One layer's weights."""
+
+    attention_norm: tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]
+    query: Affine
+    key: Affine
+    value: Affine
+    head_writes: Float[Tensor, "head d_head d_model"]
+    attention_write: Affine
+    mlp_norm: tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]
+    neuron_read: Affine
+    neuron_writes: Float[Tensor, "neuron 1 d_model"]
+    mlp_write: Affine
+
+
+class GPT2Forward(Forward):
+    """GPT-2's forward pass over a model's weights, processed or raw."""
+
+    def __init__(self, model: TransformerBridge):
+        config = model.cfg
+        self.layers, self.heads, self.epsilon = config.n_layers, config.n_heads, config.eps
+        self.activation = _ACTIVATIONS[config.act_fn]
+        weights = {name: weight.detach() for name, weight in model.tl_named_parameters()}
+        self.embedding, self.positions = weights["embed.W_E"], weights["pos_embed.W_pos"]
+        self.device = self.embedding.device
+        self.blocks = [_block(weights, layer) for layer in range(self.layers)]
+        self.final_norm = weights["ln_final.w"], weights["ln_final.b"]
+        self.unembed = Affine(weights["unembed.W_U"], weights["unembed.b_U"])
+
+    def writes(self, kind: str, layer: int) -> Float[Tensor, "component size d_model"]:
+        block = self.blocks[layer]
+        return block.head_writes if kind == "heads" else block.neuron_writes
+
+    @torch.no_grad()
+    def run(self, tokens: Int[Tensor, "prompt position"], first: int = 0) -> BaseRun:
+        stream = self.embedding[tokens] + self.positions[: tokens.shape[1]]
+        after: dict[tuple[str, int], Tensor] = {}
+        activations: dict[tuple[str, int], Tensor] = {}
+        prefix: list[Past] = []
+        for layer, block in enumerate(self.blocks):
+            moved, keys, values = self._attend(block, stream)
+            prefix.append((keys[:, :, :first].clone(), values[:, :, :first].clone()))
+            stream = stream + block.attention_write(moved.flatten(-2))
+            activations["heads", layer] = moved[:, first:].clone()
+            after["heads", layer] = stream[:, first:].clone()
+            posts = self._neurons(block, stream)
+            stream = stream + block.mlp_write(posts)
+            activations["neurons", layer] = posts[:, first:].unsqueeze(-1).clone()
+            after["neurons", layer] = stream[:, first:].clone()
+        logits = self.unembed(self._norm(stream[:, -1], self.final_norm))
+        return BaseRun(self, tokens, first, activations, after, logits, prefix)
+
+    def resume(
+        self,
+        run: BaseRun,
+        kind: str,
+        layer: int,
+        change: Float[Tensor, "*batch prompt changed d_model"],
+        columns: Int[Tensor, "prompt column"] | None,
+    ) -> Float[Tensor, "*batch prompt column"]:
+        """The last layer reads every position but is needed at the last one only."""
+        last = self.layers - 1
+        stream = (run.after[kind, layer] + change).flatten(0, -3)
+        if kind == "heads":
+            stream = self._add_mlp(layer, stream[:, -1:] if layer == last else stream)
+        for later in range(layer + 1, self.layers):
+            block = self.blocks[later]
+            moved, _, _ = self._attend(block, stream, run.prefix[later], last_only=later == last)
+            stream = stream[:, -moved.shape[1] :] + block.attention_write(moved.flatten(-2))
+            stream = self._add_mlp(later, stream)
+        final = self._norm(stream[:, -1], self.final_norm).unflatten(0, change.shape[:-2])
+        return self._logits(final, columns)
+
+    def floats_kept(self, length: int, first: int) -> int:
+        d_model, neurons = self.embedding.shape[1], self.components("neurons")
+        prefix, changed = 2 * first * d_model, (length - first) * (3 * d_model + neurons)
+        return self.layers * (prefix + changed) + self.embedding.shape[0]
+
+    def floats_held(self, length: int, first: int, columns: int | None, gradient: bool) -> int:
+        d_model, neurons = self.embedding.shape[1], self.components("neurons")
+        changed, vocabulary = length - first, self.embedding.shape[0]
+        block = changed * (8 * d_model + 3 * neurons) + 2 * length * d_model
+        read_out = d_model * columns if columns else 3 * vocabulary
+        return block * (self.layers if gradient else 1) + read_out
+
+    def _attend(
+        self,
+        block: Block,
+        stream: Float[Tensor, "row position d_model"],
+        past: Past | None = None,
+        last_only: bool = False,
+    ) -> tuple[
+        Float[Tensor, "row to head d_head"],
+        Float[Tensor, "row head from d_head"],
+        Float[Tensor, "row head from d_head"],
+    ]:
+        """What each head moves to each position (`hook_z`), and all keys and values."""
+        normed = self._norm(stream, block.attention_norm)
+        queries = self._by_head(block.query(normed[:, -1:] if last_only else normed))
+        keys, values = self._by_head(block.key(normed)), self._by_head(block.value(normed))
+        if past is not None:
+            keys, values = (
+                torch.cat([before.repeat(len(own) // len(before), 1, 1, 1), own], dim=2)
+                for before, own in zip(past, (keys, values), strict=True)
+            )
+        to, start = queries.shape[2], keys.shape[2] - queries.shape[2]
+        visible = torch.ones(to, start + to, dtype=torch.bool, device=self.device).tril(start)
+        moved = functional.scaled_dot_product_attention(queries, keys, values, visible)
+        return moved.transpose(1, 2), keys, values
+
+    def _by_head(
+        self, values: Float[Tensor, "row position heads_d_head"]
+    ) -> Float[Tensor, "row head position d_head"]:
+        return values.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def _neurons(
+        self, block: Block, stream: Float[Tensor, "row position d_model"]
+    ) -> Float[Tensor, "row position neuron"]:
+        """Each neuron's scalar at each position (`hook_post`)."""
+        return self.activation(block.neuron_read(self._norm(stream, block.mlp_norm)))
+
+    def _add_mlp(
+        self, layer: int, stream: Float[Tensor, "row position d_model"]
+    ) -> Float[Tensor, "row position d_model"]:
+        block = self.blocks[layer]
+        return stream + block.mlp_write(self._neurons(block, stream))
+
+    def _logits(
+        self,
+        final: Float[Tensor, "*batch prompt d_model"],
+        columns: Int[Tensor, "prompt column"] | None,
+    ) -> Float[Tensor, "*batch prompt column"]:
+        if columns is None:
+            return self.unembed(final)
+        weight, bias = self.unembed.weight[columns], self.unembed.bias[columns]
+        return torch.einsum("...pd,pcd->...pc", final, weight) + bias
+
+    def _norm(
+        self,
+        values: Float[Tensor, "*row d_model"],
+        norm: tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]],
+    ) -> Float[Tensor, "*row d_model"]:
+        return functional.layer_norm(values, values.shape[-1:], *norm, self.epsilon)
+
+
+def _block(weights: dict[str, Tensor], layer: int) -> Block:
+    block = {
+        name.removeprefix(f"blocks.{layer}."): weight
+        for name, weight in weights.items()
+        if name.startswith(f"blocks.{layer}.")
+    }
+    query, key, value = (
+        Affine(
+            block[f"attn.W_{part}"].transpose(0, 1).flatten(1), block[f"attn.b_{part}"].flatten()
+        )
+        for part in "QKV"
+    )
+    return Block(
+        attention_norm=(block["ln1.w"], block["ln1.b"]),
+        query=query,
+        key=key,
+        value=value,
+        head_writes=block["attn.W_O"],
+        attention_write=Affine(block["attn.W_O"].flatten(0, 1), block["attn.b_O"]),
+        mlp_norm=(block["ln2.w"], block["ln2.b"]),
+        neuron_read=Affine(block["mlp.W_in"], block["mlp.b_in"]),
+        neuron_writes=block["mlp.W_out"].unsqueeze(1),
+        mlp_write=Affine(block["mlp.W_out"], block["mlp.b_out"]),
+    )

@@ -1,0 +1,105 @@
+"""The general engine: any decoder that TransformerLens's bridge runs, through its hooks.
+
+Every resumed run is a whole forward pass, so it is slow; it exists so that models with rotary
+positions, gated MLPs or other norms have the same methods and the same numbers.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+from transformer_lens import ActivationCache
+from transformer_lens.model_bridge import TransformerBridge
+
+from analysis.forward.engine import BaseRun, Forward
+
+ACTIVATIONS = {"heads": "blocks.{}.attn.hook_z", "neurons": "blocks.{}.mlp.hook_post"}
+WRITTEN = {"heads": "blocks.{}.hook_attn_out", "neurons": "blocks.{}.hook_mlp_out"}
+STREAMS = ("blocks.{}.hook_resid_pre", "blocks.{}.hook_attn_out", "blocks.{}.hook_resid_post")
+
+
+class HookedForward(Forward):
+    """A model's own forward pass, changed by hooks.
+
+    Raises:
+        ValueError: where a layer's output is not the sum of what its components write, as with a
+            norm after the attention, because then a component has no writing weights.
+    """
+
+    def __init__(self, model: TransformerBridge):
+        self.model = model
+        self.layers = model.cfg.n_layers
+        self.weights = {name: weight.detach() for name, weight in model.tl_named_parameters()}
+        self.device = self.weights["embed.W_E"].device
+
+    def writes(self, kind: str, layer: int) -> Float[Tensor, "component size d_model"]:
+        if kind == "heads":
+            return self.weights[f"blocks.{layer}.attn.W_O"]
+        return self.weights[f"blocks.{layer}.mlp.W_out"].unsqueeze(1)
+
+    @torch.no_grad()
+    def run(self, tokens: Int[Tensor, "prompt position"], first: int = 0) -> BaseRun:
+        names = [*ACTIVATIONS.values(), *WRITTEN.values(), *STREAMS]
+        wanted = {name.format(layer) for name in names for layer in range(self.layers)}
+        logits, cache = self.model.run_with_cache(tokens, names_filter=lambda name: name in wanted)
+        activations: dict[tuple[str, int], Tensor] = {}
+        after: dict[tuple[str, int], Tensor] = {}
+        for layer in range(self.layers):
+            before, attention, whole = (
+                cache[name.format(layer)][:, first:].clone() for name in STREAMS
+            )
+            after["heads", layer], after["neurons", layer] = before + attention, whole
+            for kind, name in ACTIVATIONS.items():
+                values = cache[name.format(layer)][:, first:].clone()
+                activations[kind, layer] = values if kind == "heads" else values.unsqueeze(-1)
+                self._check_writes(kind, layer, cache)
+        return BaseRun(self, tokens, first, activations, after, logits[:, -1].clone())
+
+    def resume(
+        self,
+        run: BaseRun,
+        kind: str,
+        layer: int,
+        change: Float[Tensor, "*batch prompt changed d_model"],
+        columns: Int[Tensor, "prompt column"] | None,
+    ) -> Float[Tensor, "*batch prompt column"]:
+        added = functional.pad(change.flatten(0, -3), (0, 0, run.first, 0))
+        tokens = run.tokens.repeat(len(added) // len(run.tokens), 1)
+        hook: Callable = lambda written, hook: written + added  # noqa: E731
+        logits = self.model.run_with_hooks(tokens, fwd_hooks=[(WRITTEN[kind].format(layer), hook)])[
+            :, -1
+        ].unflatten(0, change.shape[:-2])
+        return (
+            logits if columns is None else logits.gather(-1, columns.expand(*logits.shape[:-1], -1))
+        )
+
+    def floats_kept(self, length: int, first: int) -> int:
+        d_model, neurons = self._widths()
+        return self.layers * (length - first) * (3 * d_model + neurons) + self._vocabulary()
+
+    def floats_held(self, length: int, first: int, columns: int | None, gradient: bool) -> int:
+        d_model, neurons = self._widths()
+        block = length * (12 * d_model + 6 * neurons)
+        return block * (self.layers if gradient else 1) + 3 * length * self._vocabulary()
+
+    def _check_writes(self, kind: str, layer: int, cache: ActivationCache) -> None:
+        """Differences between positions, so that no bias matters."""
+        activations = cache[ACTIVATIONS[kind].format(layer)]
+        written = cache[WRITTEN[kind].format(layer)]
+        values = activations if kind == "heads" else activations.unsqueeze(-1)
+        expected = torch.einsum("ptcs,csd->ptd", values, self.writes(kind, layer))
+        gap = written - expected
+        gap = gap - gap[:, :1]
+        if gap.abs().max() > 1e-3 * written.abs().max():
+            raise ValueError(
+                f"The {kind} of layer {layer} don't write straight to the residual stream of "
+                f"{self.model.cfg.architecture}: this project can't patch one of them alone."
+            )
+
+    def _widths(self) -> tuple[int, int]:
+        return self.weights["embed.W_E"].shape[1], self.components("neurons")
+
+    def _vocabulary(self) -> int:
+        return self.weights["unembed.W_U"].shape[1]

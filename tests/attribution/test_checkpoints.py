@@ -1,0 +1,122 @@
+"""Long runs: what is finished is never lost, and never different."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from analysis import Scores, activation_patching, load_task
+from analysis.attribution import sweep as sweeping
+from analysis.attribution.checkpoints import Checkpoints
+from analysis.bench.workloads import SHAPES, random_pairs
+
+KILLED = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from analysis import activation_patching, load_model, paths
+from analysis.studies.cache import cached_scores
+from analysis.bench.workloads import SHAPES, random_pairs
+model = load_model(sys.argv[1])
+pairs = random_pairs("ioi", SHAPES["ioi"], 24, 3328)
+print("ready", flush=True)
+for line in sys.stdin:
+    paths.RESULTS = Path(line.strip())
+    if child := __import__("os").fork():
+        print(child, flush=True)
+        __import__("os").waitpid(child, 0)
+        print("ended", flush=True)
+    else:
+        cached_scores(activation_patching, model, pairs, memory=2**21)
+        __import__("os")._exit(0)
+"""
+
+
+@pytest.fixture
+def pairs():
+    return random_pairs("ioi", SHAPES["ioi"], 4, 3328)
+
+
+def same(first: Scores, second: Scores) -> None:
+    for name in ("heads", "neurons", "heads_gap", "neurons_gap", "base", "source"):
+        assert torch.equal(getattr(first, name), getattr(second, name)), name
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_interrupted_run_goes_on_without_redoing_units(tiny, pairs, tmp_path, monkeypatch, seed):
+    whole = activation_patching(tiny, pairs)
+    scored = sweeping._score
+    calls, stop_at = [], random.Random(seed).randrange(1, 6)
+
+    def score(method, site):
+        if len(calls) == stop_at:
+            raise KeyboardInterrupt
+        calls.append((site.kind, site.layer))
+        return scored(method, site)
+
+    monkeypatch.setattr(sweeping, "_score", score)
+    with pytest.raises(KeyboardInterrupt):
+        activation_patching(tiny, pairs, checkpoints=tmp_path)
+    stop_at = None
+    same(activation_patching(tiny, pairs, checkpoints=tmp_path), whole)
+    assert len(calls) == len(set(calls)) == 6, "each of 3 layers' heads and neurons once"
+
+
+def test_a_killed_run_goes_on_to_the_same_file(tiny_directory, tmp_path):
+    """kill -9 at random points; one process forks each run, so that all load the library once."""
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tiny_directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+
+        def run(folder: str, patience: float | None) -> None:
+            process.stdin.write(f"{tmp_path / folder}\n")
+            process.stdin.flush()
+            child = int(process.stdout.readline())
+            if patience is not None:
+                time.sleep(patience)
+                os.kill(child, signal.SIGKILL)
+            assert process.stdout.readline() == "ended\n"
+
+        assert process.stdout.readline() == "ready\n"
+        start = time.monotonic()
+        run("whole", None)
+        whole = time.monotonic() - start
+        kills = random.Random(0)
+        for _ in range(4):
+            run("killed", kills.uniform(0.1, 0.6) * whole)
+        run("killed", None)
+        process.stdin.close()
+    (expected,), (found,) = ((tmp_path / name).iterdir() for name in ("whole", "killed"))
+    assert expected.name == found.name
+    assert expected.read_bytes() == found.read_bytes()
+
+
+def test_a_unit_that_cannot_be_read_is_computed_again(tmp_path):
+    (tmp_path / "unit.safetensors").write_bytes(b"broken")
+    unit = {"values": torch.ones(2)}
+    found = Checkpoints(tmp_path).keep("unit", lambda: unit)
+    assert torch.equal(found["values"], unit["values"])
+    assert torch.equal(load_file(tmp_path / "unit.safetensors")["values"], unit["values"])
+
+
+def test_a_full_disk_costs_the_unit_not_the_run(tiny, tmp_path, monkeypatch):
+    pairs = load_task("gender-bias", tiny, n=2)
+    expected = activation_patching(tiny, pairs)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("analysis.attribution.checkpoints.os.replace", full)
+    with pytest.warns(UserWarning, match="No space left"):
+        same(activation_patching(tiny, pairs, checkpoints=tmp_path), expected)
