@@ -3,15 +3,37 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import pearsonr
+from scipy.stats import kendalltau, linregress, pearsonr, spearmanr
 
 from analysis.agreement import (
+    average,
     average_correlation,
+    concordance,
     correlation_of_means,
     correlations,
+    jaccard_at,
+    kendall,
     mean_over_prompts,
     measure_overlap,
+    of_means,
+    overlap_at,
+    pearson,
+    sign_agreement,
+    slope,
+    spearman,
+    split_halves,
+    top,
 )
+
+STATISTICS = {
+    "pearson": pearson,
+    "spearman": spearman,
+    "kendall": kendall,
+    "sign agreement": sign_agreement,
+    "concordance": concordance,
+    "overlap@4": overlap_at(4),
+    "jaccard@4": jaccard_at(4),
+}
 
 seeds = st.integers(0, 10_000)
 
@@ -96,6 +118,106 @@ def test_overlap_is_symmetric_and_one_with_itself(seed):
     assert measure_overlap(a, b).mean == pytest.approx(measure_overlap(b, a).mean)
     assert measure_overlap(a, a).mean == 1
     assert 0 <= measure_overlap(a, b).mean <= 1
+
+
+@given(seeds)
+def test_statistics_are_scipys(seed):
+    a, b = (side.reshape(6, 15).round(1) for side in scores(seed))
+    by_row = {
+        spearman: lambda x, y: spearmanr(x, y).statistic,
+        kendall: lambda x, y: kendalltau(x, y).statistic,
+        slope: lambda x, y: linregress(x, y).slope,
+    }
+    for ours, theirs in by_row.items():
+        expected = [theirs(x, y) for x, y in zip(a, b, strict=True)]
+        np.testing.assert_allclose(ours(a, b), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+@given(seed=seeds, scale=st.floats(0.01, 100), order=st.permutations(range(15)))
+def test_statistics_are_symmetric_and_blind_to_order_and_common_scale(name, seed, scale, order):
+    a, b = (side.reshape(6, 15) for side in scores(seed))
+    statistic = STATISTICS[name]
+    expected = statistic(a, b)
+    np.testing.assert_allclose(statistic(b, a), expected, atol=1e-12)
+    np.testing.assert_allclose(statistic(a[:, order], b[:, order]), expected, atol=1e-12)
+    np.testing.assert_allclose(statistic(scale * a, scale * b), expected, atol=1e-12)
+    np.testing.assert_allclose(statistic(a, a), 1, atol=1e-12)
+
+
+@given(seed=seeds, scale=st.floats(0.1, 10), shift=st.floats(-3, 3))
+def test_concordance_and_slope_see_the_scale(seed, scale, shift):
+    """Lin's concordance of a with s a + t is 2 s v / (v + s² v + (mean a - mean b)²)."""
+    a = scores(seed)[0].reshape(6, 15)
+    b = scale * a + shift
+    np.testing.assert_allclose(slope(a, b), scale, rtol=1e-9)
+    variance = a.var(axis=1)
+    apart = (a.mean(axis=1) - b.mean(axis=1)) ** 2
+    expected = 2 * scale * variance / (variance * (1 + scale**2) + apart)
+    np.testing.assert_allclose(concordance(a, b), expected, rtol=1e-9)
+
+
+def test_constant_sides_are_defined():
+    constant, other = np.ones((1, 4)), np.arange(4.0)[None]
+    for statistic in (pearson, spearman, kendall):
+        assert np.isnan(statistic(constant, other)).all()
+    assert np.isnan(slope(constant, other)).all()
+    assert np.isnan(concordance(constant, constant)).all()
+    assert concordance(constant, other) == 0
+
+
+def test_overlap_at_k_by_hand():
+    a, b = np.array([[3.0, -2.0, 1.0, 0.0]]), np.array([[0.0, 5.0, -4.0, 1.0]])
+    assert top(a, 2).tolist() == [[True, True, False, False]]
+    assert overlap_at(1)(a, b) == 0
+    assert overlap_at(2)(a, b) == 0.5
+    assert jaccard_at(2)(a, b) == pytest.approx(1 / 3)
+    assert overlap_at(4)(a, b) == overlap_at(9)(a, b) == 1
+    assert top(np.zeros((1, 3)), 2).tolist() == [[True, True, False]], "the first of equal ones"
+
+
+def test_overlap_at_k_by_chance_is_k_over_the_components():
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(2, 400, 50))
+    assert average(overlap_at(10), a, b).mean == pytest.approx(0.2, abs=0.02)
+
+
+@given(seeds)
+def test_statistics_of_means_share_their_resamples(seed):
+    a, b = scores(seed)
+    both = of_means({"r": pearson, "again": pearson, "rho": spearman}, a, b, resamples=50)
+    assert both["r"] == both["again"] == of_means({"r": pearson}, a, b, resamples=50)["r"]
+    means = a.mean(axis=0).reshape(1, -1), b.mean(axis=0).reshape(1, -1)
+    assert both["rho"].mean == pytest.approx(float(spearman(*means)[0]))
+
+
+def test_split_halves_tell_noise_from_disagreement():
+    """Two methods that measure one thing, each with noise of its own, and one noise-free pair."""
+    random = np.random.default_rng(0)
+    truth = random.normal(size=60)
+    a, b = (truth + 3 * random.normal(size=(40, 60)) for _ in range(2))
+    noisy = split_halves(pearson, a, b)
+    assert noisy.across.mean == pytest.approx(noisy.first.mean, abs=0.1)
+    assert noisy.across.mean < 0.9
+    exact = split_halves(pearson, np.tile(truth, (4, 1)), np.tile(-truth, (4, 1)))
+    assert (exact.first.mean, exact.across.mean) == (pytest.approx(1), pytest.approx(-1))
+    with pytest.raises(ValueError, match="two prompts"):
+        split_halves(pearson, a[:1], b[:1])
+
+
+def test_intervals_of_r_of_the_means_cover_the_true_one():
+    """60 prompts of two methods that share the prompts' noise, 150 times, known true means."""
+    random = np.random.default_rng(0)
+    first = random.normal(size=40)
+    second = first + 0.3 * random.normal(size=40)
+    truth = pearson(first[None], second[None])[0]
+    covered = []
+    for seed in range(150):
+        shared = 0.5 * random.normal(size=(60, 40))
+        own = 0.15 * random.normal(size=(60, 40))
+        found = of_means({"r": pearson}, first + shared, second + shared + own, seed, 300)["r"]
+        covered.append(found.low <= truth <= found.high)
+    assert 0.9 <= np.mean(covered) <= 0.98
 
 
 def test_intervals_cover_a_known_truth():
