@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analysis.forward import KINDS, BaseRun, Forward
+from analysis.forward import KINDS, Activations, BaseRun, Forward
 from analysis.metrics import Readout
 from analysis.tasks import PromptPairs
 
@@ -20,8 +20,6 @@ BASELINES = ("source", "zero", "mean")
 FEWEST_FOR_A_MEAN = 8
 MEMORY = 2**28
 BYTES = 4  # of a float32; a float64 model takes twice the memory
-
-Activations = dict[tuple[str, int], Float[Tensor, "_ changed component size"]]
 
 
 @dataclass(frozen=True)
@@ -92,8 +90,8 @@ class Part:
                     writes=self.base.forward.writes(kind, layer),
                     base=base,
                     resume=self._resume(kind, layer),
-                    batch=self._batch(gradient=False),
-                    gradient_batch=self._batch(gradient=True),
+                    batch=self.batch(gradient=False),
+                    gradient_batch=self.batch(gradient=True),
                 )
 
     def measure(self, run: BaseRun) -> Float[Tensor, " prompt"]:
@@ -106,7 +104,7 @@ class Part:
             self.base.resume(kind, layer, change, columns)
         )
 
-    def _batch(self, gradient: bool) -> int:
+    def batch(self, gradient: bool) -> int:
         """How many changes can be resumed at once."""
         prompts, length = self.base.tokens.shape
         columns = self.readout.columns

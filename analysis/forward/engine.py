@@ -4,10 +4,16 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 KINDS = ("heads", "neurons")
+
+# Activations (prompt, changed, component, size) of every (kind, layer), and sets of components
+# (set, layer, component) by kind. One prompt's activations may stand for all. The kinds differ in
+# their numbers of components, so axes have no names.
+Activations = dict[tuple[str, int], Float[Tensor, "_ _ _ _"]]
+Chosen = dict[str, Bool[Tensor, "_ _ _"]]
 
 
 class Forward(ABC):
@@ -40,6 +46,16 @@ class Forward(ABC):
         """What `BaseRun.resume` returns."""
 
     @abstractmethod
+    def replace(
+        self,
+        run: "BaseRun",
+        values: Activations,
+        chosen: Chosen,
+        columns: Int[Tensor, "prompt column"] | None,
+    ) -> Float[Tensor, "set prompt column"]:
+        """What `BaseRun.replace` returns."""
+
+    @abstractmethod
     def floats_kept(self, length: int, first: int) -> int:
         """How many numbers a run of one prompt keeps."""
 
@@ -63,7 +79,7 @@ class BaseRun:
     forward: Forward
     tokens: Int[Tensor, "prompt position"]
     first: int
-    activations: dict[tuple[str, int], Float[Tensor, "prompt changed component size"]]
+    activations: Activations
     after: dict[tuple[str, int], Float[Tensor, "prompt changed d_model"]]
     logits: Float[Tensor, "prompt vocabulary"]
     prefix: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -81,3 +97,32 @@ class BaseRun:
         are the tokens whose logits are wanted for each prompt; None gives the whole vocabulary.
         """
         return self.forward.resume(self, kind, layer, change, columns)
+
+    def replace(
+        self,
+        values: Activations,
+        chosen: Chosen,
+        columns: Int[Tensor, "prompt column"] | None = None,
+    ) -> Float[Tensor, "set prompt column"]:
+        """The last token's logits when all chosen components take these values together.
+
+        Any number of sets of components at once; a kind that `chosen` lacks stays as it is.
+        """
+        return self.forward.replace(self, values, chosen, columns)
+
+
+def replaced(
+    activations: Float[Tensor, "row position component size"],
+    values: Float[Tensor, "_ changed component size"],
+    chosen: Bool[Tensor, "set layer component"] | None,
+    layer: int,
+) -> Float[Tensor, "row position component size"]:
+    """A layer's activations with each set's components at their values; rows are sets × prompts.
+
+    Where only the last positions are computed, the values' last ones are taken.
+    """
+    if chosen is None:
+        return activations
+    by_set = activations.unflatten(0, (len(chosen), -1))
+    latest = values[:, -activations.shape[1] :]
+    return torch.where(chosen[:, layer, None, None, :, None], latest, by_set).flatten(0, 1)

@@ -8,14 +8,16 @@ and values; and what only the last token needs is computed there alone.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 from transformer_lens.model_bridge import TransformerBridge
+from transformers import GPT2Config
 
-from analysis.forward.engine import BaseRun, Forward
+from analysis.forward.engine import Activations, BaseRun, Chosen, Forward, replaced
 
 Past = tuple[Float[Tensor, "_ head before d_head"], Float[Tensor, "_ head before d_head"]]
 
@@ -30,7 +32,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def knows(model: TransformerBridge) -> bool:
     """Whether `GPT2Forward` computes this model."""
-    config = model.original_model.config
+    config = cast(GPT2Config, model.original_model.config)
     return (
         model.cfg.architecture == "GPT2LMHeadModel"
         and model.cfg.act_fn in _ACTIVATIONS
@@ -122,6 +124,28 @@ class GPT2Forward(Forward):
             stream = self._add_mlp(later, stream)
         final = self._norm(stream[:, -1], self.final_norm).unflatten(0, change.shape[:-2])
         return self._logits(final, columns)
+
+    @torch.no_grad()
+    def replace(
+        self,
+        run: BaseRun,
+        values: Activations,
+        chosen: Chosen,
+        columns: Int[Tensor, "prompt column"] | None,
+    ) -> Float[Tensor, "set prompt column"]:
+        sets = len(next(iter(chosen.values())))
+        tokens = run.tokens[:, run.first :].repeat(sets, 1)
+        stream = self.embedding[tokens] + self.positions[run.first : run.tokens.shape[1]]
+        for layer, block in enumerate(self.blocks):
+            last_only = layer == self.layers - 1
+            moved, _, _ = self._attend(block, stream, run.prefix[layer], last_only)
+            moved = replaced(moved, values["heads", layer], chosen.get("heads"), layer)
+            stream = stream[:, -moved.shape[1] :] + block.attention_write(moved.flatten(-2))
+            posts = self._neurons(block, stream).unsqueeze(-1)
+            posts = replaced(posts, values["neurons", layer], chosen.get("neurons"), layer)
+            stream = stream + block.mlp_write(posts.squeeze(-1))
+        final = self._norm(stream[:, -1], self.final_norm)
+        return self._logits(final.unflatten(0, (sets, -1)), columns)
 
     def floats_kept(self, length: int, first: int) -> int:
         d_model, neurons = self.embedding.shape[1], self.components("neurons")

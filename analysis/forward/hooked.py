@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 
-from analysis.forward.engine import BaseRun, Forward
+from analysis.forward.engine import Activations, BaseRun, Chosen, Forward, replaced
 
 ACTIVATIONS = {"heads": "blocks.{}.attn.hook_z", "neurons": "blocks.{}.mlp.hook_post"}
 WRITTEN = {"heads": "blocks.{}.hook_attn_out", "neurons": "blocks.{}.hook_mlp_out"}
@@ -66,14 +66,40 @@ class HookedForward(Forward):
         columns: Int[Tensor, "prompt column"] | None,
     ) -> Float[Tensor, "*batch prompt column"]:
         added = functional.pad(change.flatten(0, -3), (0, 0, run.first, 0))
-        tokens = run.tokens.repeat(len(added) // len(run.tokens), 1)
-        hook: Callable = lambda written, hook: written + added  # noqa: E731
-        logits = self.model.run_with_hooks(tokens, fwd_hooks=[(WRITTEN[kind].format(layer), hook)])[
-            :, -1
-        ].unflatten(0, change.shape[:-2])
-        return (
-            logits if columns is None else logits.gather(-1, columns.expand(*logits.shape[:-1], -1))
+
+        def add(written: Tensor, hook: object) -> Tensor:
+            return written + added
+
+        logits = self.model.run_with_hooks(
+            run.tokens.repeat(len(added) // len(run.tokens), 1),
+            fwd_hooks=[(WRITTEN[kind].format(layer), add)],
         )
+        return _columns(logits[:, -1].unflatten(0, change.shape[:-2]), columns)
+
+    @torch.no_grad()
+    def replace(
+        self,
+        run: BaseRun,
+        values: Activations,
+        chosen: Chosen,
+        columns: Int[Tensor, "prompt column"] | None,
+    ) -> Float[Tensor, "set prompt column"]:
+        sets = len(next(iter(chosen.values())))
+
+        def hook(kind: str, layer: int) -> tuple[str, Callable]:
+            def edit(activations: Tensor, hook: object) -> Tensor:
+                shaped = activations.reshape(*activations.shape[:2], -1, self._size(kind))
+                late = shaped[:, run.first :]
+                late = replaced(late, values[kind, layer], chosen[kind], layer)
+                return torch.cat([shaped[:, : run.first], late], dim=1).view_as(activations)
+
+            return ACTIVATIONS[kind].format(layer), edit
+
+        logits = self.model.run_with_hooks(
+            run.tokens.repeat(sets, 1),
+            fwd_hooks=[hook(kind, layer) for kind in chosen for layer in range(self.layers)],
+        )
+        return _columns(logits[:, -1].unflatten(0, (sets, -1)), columns)
 
     def floats_kept(self, length: int, first: int) -> int:
         d_model, neurons = self._widths()
@@ -98,8 +124,18 @@ class HookedForward(Forward):
                 f"{self.model.cfg.architecture}: this project can't patch one of them alone."
             )
 
+    def _size(self, kind: str) -> int:
+        return self.writes(kind, 0).shape[1]
+
     def _widths(self) -> tuple[int, int]:
         return self.weights["embed.W_E"].shape[1], self.components("neurons")
 
     def _vocabulary(self) -> int:
         return self.weights["unembed.W_U"].shape[1]
+
+
+def _columns(
+    logits: Float[Tensor, "*batch prompt vocabulary"],
+    columns: Int[Tensor, "prompt column"] | None,
+) -> Float[Tensor, "*batch prompt column"]:
+    return logits if columns is None else logits.gather(-1, columns.expand(*logits.shape[:-1], -1))

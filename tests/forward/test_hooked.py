@@ -91,6 +91,19 @@ def test_both_engines_have_one_interface(tiny, kind, first):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("first", [0, 3])
+def test_both_engines_replace_the_same(tiny, first):
+    fast, slow = forward_of(tiny), HookedForward(tiny)
+    tokens, others = random_tokens(tiny, 2, 6), random_tokens(tiny, 3, 6)[:2]
+    values = fast.run(others, first).activations
+    random = torch.Generator().manual_seed(0)
+    chosen = {
+        kind: torch.rand(3, 3, fast.components(kind), generator=random) < 0.3 for kind in KINDS
+    }
+    one, other = (engine.run(tokens, first).replace(values, chosen) for engine in (fast, slow))
+    torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
 def test_components_that_do_not_write_to_the_stream_are_an_error(tmp_path):
     """Gemma 2 norms the sum of the heads before it is added."""
     saved(Gemma2Config(**GROUPED, head_dim=8), tmp_path)

@@ -1,0 +1,168 @@
+"""What many components do together: ablate a set of them, or keep only that set.
+
+Ablating takes each component of the set to its baseline activation, in one run; keeping ablates
+the other components of the same kind instead.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import ArrayLike
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from analysis.agreement import top
+from analysis.attribution.parts import MEMORY, split_into_parts
+from analysis.attribution.sweep import Settings
+from analysis.forward import forward_of
+from analysis.tasks import PromptPairs
+
+# The shares of components at which MIB (Mueller et al. 2025) measures a circuit.
+MIB_SHARES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+Sets = Bool[np.ndarray, "set layer component"]
+
+
+@torch.no_grad()
+def multi_ablated_performance(
+    model: TransformerBridge,
+    pairs: PromptPairs,
+    sets: Bool[np.ndarray, "set layer component"],
+    kind: str,
+    direction: str = "noising",
+    baseline: str = "source",
+    keep: bool = False,
+    memory: int = MEMORY,
+) -> Float[Tensor, "set prompt"]:
+    """The metric with all components of each set at the baseline together.
+
+    Args:
+        sets: masks of components of one kind, any number of them.
+        kind: `heads` or `neurons`.
+        keep: ablate the components that are not in the set, and keep those that are.
+
+    The other arguments, and the prompts that a mean leaves out, are those of
+    `activation_patching`.
+
+    Raises:
+        ValueError: for an unknown direction, baseline or kind.
+    """
+    Settings(direction, baseline, (kind,), memory, progress=False, checkpoints=None)
+    forward = forward_of(model)
+    masks = torch.from_numpy(~sets if keep else sets).to(forward.device)
+    found = torch.full((len(sets), len(pairs)), torch.nan)
+    for part in split_into_parts(forward, pairs, direction, baseline, memory):
+        columns = part.readout.columns
+        for rows in torch.arange(len(sets)).split(part.batch(gradient=False)):
+            logits = part.base.replace(part.values, {kind: masks[rows]}, columns)
+            metric = part.readout.of_columns(logits).float().cpu()
+            found[rows[:, None], torch.tensor(part.places)] = metric
+    return found[:, ~found.isnan().any(dim=0)]
+
+
+def largest(scores: ArrayLike, k: int) -> Bool[np.ndarray, "layer component"]:
+    """The k components largest by |score|."""
+    values = np.asarray(scores)
+    return top(values.reshape(1, -1), k).reshape(values.shape)
+
+
+class Exclusive(NamedTuple):
+    """Two methods' top components, of equal size, and how they divide."""
+
+    first: Bool[np.ndarray, "layer component"]
+    second: Bool[np.ndarray, "layer component"]
+
+    @property
+    def shared(self) -> Bool[np.ndarray, "layer component"]:
+        return self.first & self.second
+
+    @property
+    def first_only(self) -> Bool[np.ndarray, "layer component"]:
+        return self.first & ~self.second
+
+    @property
+    def second_only(self) -> Bool[np.ndarray, "layer component"]:
+        return self.second & ~self.first
+
+
+def random_sets(
+    excluded: Bool[np.ndarray, "layer component"], size: int, draws: int, seed: int = 0
+) -> Sets:
+    """Sets of this size drawn from the components that are not excluded.
+
+    Raises:
+        ValueError: where fewer than `size` components are left.
+    """
+    allowed = np.flatnonzero(~excluded)
+    if size > len(allowed):
+        raise ValueError(f"{size} components were asked for, but only {len(allowed)} are left.")
+    random = np.random.default_rng(seed)
+    return _masks([random.choice(allowed, size, replace=False) for _ in range(draws)], excluded)
+
+
+def matched_sets(
+    target: Bool[np.ndarray, "layer component"],
+    excluded: Bool[np.ndarray, "layer component"],
+    size_of: ArrayLike,
+    draws: int,
+    nearest: int = 10,
+    seed: int = 0,
+) -> Sets:
+    """For each component of `target`, another one that moves about as much, drawn at random.
+
+    The other one is among the `nearest` in `size_of`, such as ‖Δa‖, of the same layer where it has
+    any left; it is neither in the target nor excluded, and no set has it twice.
+    """
+    random = np.random.default_rng(seed)
+    amounts = np.asarray(size_of, dtype=np.float64)
+    layers = np.indices(target.shape)[0]
+    # Another layer is farther than any difference within one.
+    far = 1 + np.ptp(amounts)
+
+    def draw() -> np.ndarray:
+        free = ~(target | excluded)
+        chosen = []
+        for place in np.argwhere(target):
+            if not free.any():
+                break
+            away = np.abs(amounts - amounts[tuple(place)]) + far * (layers != place[0])
+            near = np.argsort(np.where(free, away, np.inf), axis=None, kind="stable")[:nearest]
+            pick = random.choice(near[free.ravel()[near]])
+            free.flat[pick] = False
+            chosen.append(pick)
+        return np.array(chosen, dtype=int)
+
+    return _masks([draw() for _ in range(draws)], target)
+
+
+def faithfulness(
+    kept: Float[np.ndarray, "*batch"],
+    empty: Float[np.ndarray, "*batch"],
+    full: Float[np.ndarray, "*batch"],
+) -> Float[np.ndarray, "*batch"]:
+    """f = (m(C) - m(∅)) / (m(full) - m(∅)) of MIB; the arguments are means over prompts."""
+    return (kept - empty) / (full - empty)
+
+
+def area_under(
+    faithful: Float[np.ndarray, "share *batch"], shares: Sequence[float] = MIB_SHARES
+) -> Float[np.ndarray, "*batch"] | float:
+    """MIB's CPR: the area under faithfulness over the shares that are kept; larger is better."""
+    return np.trapezoid(faithful, shares, axis=0)
+
+
+def area_to_one(
+    faithful: Float[np.ndarray, "share *batch"], shares: Sequence[float] = MIB_SHARES
+) -> Float[np.ndarray, "*batch"] | float:
+    """MIB's CMD: the area between faithfulness and 1; smaller is better, 0 is the whole model."""
+    return np.trapezoid(np.abs(1 - faithful), shares, axis=0)
+
+
+def _masks(places: list[np.ndarray], like: np.ndarray) -> Sets:
+    masks = np.zeros((len(places), like.size), dtype=bool)
+    for mask, chosen in zip(masks, places, strict=True):
+        mask[chosen] = True
+    return masks.reshape(-1, *like.shape)

@@ -1,0 +1,156 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis import activation_patching, load_task
+from analysis.ablation import (
+    MIB_SHARES,
+    Exclusive,
+    area_to_one,
+    area_under,
+    faithfulness,
+    largest,
+    matched_sets,
+    multi_ablated_performance,
+    random_sets,
+)
+from analysis.attribution.parts import BASELINES, DIRECTIONS
+from analysis.bench.contenders import HOOKS
+from analysis.metrics import Readout
+
+SHAPE = {"heads": (3, 4), "neurons": (3, 128)}
+
+
+@pytest.fixture(scope="module")
+def pairs(tiny):
+    return load_task("ioi", tiny, n=4)
+
+
+def one(shape: tuple[int, int], *places: tuple[int, int]) -> np.ndarray:
+    mask = np.zeros((1, *shape), dtype=bool)
+    for layer, component in places:
+        mask[0, layer, component] = True
+    return mask
+
+
+@pytest.mark.parametrize("baseline", ["source", "zero"])
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("kind", SHAPE)
+def test_one_component_ablated_is_its_patching_effect(tiny, pairs, kind, direction, baseline):
+    ap = activation_patching(tiny, pairs, direction, baseline)
+    for place in [(0, 1), (2, 3)]:
+        mask = one(SHAPE[kind], place)
+        found = multi_ablated_performance(tiny, pairs, mask, kind, direction, baseline)
+        expected = ap.base + ap.of(kind)[:, *place]
+        torch.testing.assert_close(found[0], expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", SHAPE)
+def test_several_components_are_ablated_together_as_by_hooks(tiny, pairs, kind):
+    """Components of different layers, one hook a layer; a hook for the last alone would differ."""
+    places = [(0, 1), (1, 0), (1, 3), (2, 2)]
+    found = multi_ablated_performance(tiny, pairs, one(SHAPE[kind], *places), kind)
+    tiny.set_use_attn_result(kind == "heads")
+    for place in range(len(pairs)):
+        clean, corrupted = pairs.clean_tokens[place][None], pairs.corrupted_tokens[place][None]
+        names = [HOOKS[kind].format(layer) for layer in range(3)]
+        with torch.no_grad():
+            _, cache = tiny.run_with_cache(corrupted, names_filter=names)
+        values = {name: cache[name].clone() for name in names}
+
+        def edit(activation, hook, values=values):
+            activation = activation.clone()
+            for layer, component in places:
+                if hook.name == HOOKS[kind].format(layer):
+                    activation[:, :, component] = values[hook.name][:, :, component]
+            return activation
+
+        with torch.no_grad():
+            logits = tiny.run_with_hooks(clean, fwd_hooks=[(name, edit) for name in names])
+        readout = Readout(pairs.metric, pairs.labels[torch.tensor([place])])
+        expected = readout.of_vocabulary(logits[:, -1])
+        torch.testing.assert_close(found[0, place : place + 1], expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", SHAPE)
+def test_keeping_is_ablating_the_others(tiny, pairs, kind):
+    random = np.random.default_rng(0)
+    sets = random.random((3, *SHAPE[kind])) < 0.5
+    kept = multi_ablated_performance(tiny, pairs, sets, kind, keep=True)
+    torch.testing.assert_close(kept, multi_ablated_performance(tiny, pairs, ~sets, kind))
+    everything = np.ones((1, *SHAPE[kind]), dtype=bool)
+    base = activation_patching(tiny, pairs, kinds=()).base
+    whole = multi_ablated_performance(tiny, pairs, everything, kind, keep=True)
+    torch.testing.assert_close(whole[0], base, rtol=1e-3, atol=1e-3)
+
+
+@given(memory=st.integers(2**18, 2**24))
+def test_memory_changes_nothing(tiny, pairs, memory):
+    sets = np.random.default_rng(0).random((5, *SHAPE["heads"])) < 0.5
+    expected = multi_ablated_performance(tiny, pairs, sets, "heads")
+    found = multi_ablated_performance(tiny, pairs, sets, "heads", memory=memory)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_mean_leaves_short_groups_out(tiny):
+    pairs = load_task("greater-than", tiny, n=9)
+    found = multi_ablated_performance(tiny, pairs, one((3, 4), (0, 0)), "heads", baseline="mean")
+    assert found.shape == (1, 9)
+    assert "mean" in BASELINES
+
+
+def test_unknown_choices_are_named(tiny, pairs):
+    with pytest.raises(ValueError, match="sideways"):
+        multi_ablated_performance(tiny, pairs, one((3, 4)), "heads", direction="sideways")
+    with pytest.raises(ValueError, match="layers"):
+        multi_ablated_performance(tiny, pairs, one((3, 4)), "layers")
+
+
+@given(seed=st.integers(0, 99), k=st.integers(1, 12))
+def test_two_methods_top_components_divide_in_three(seed, k):
+    a, b = np.random.default_rng(seed).normal(size=(2, 3, 4))
+    sets = Exclusive(largest(a, k), largest(b, k))
+    assert sets.first.sum() == sets.second.sum() == k
+    assert sets.first_only.sum() == sets.second_only.sum()
+    union = sets.shared.astype(int) + sets.first_only + sets.second_only
+    assert (union == (sets.first | sets.second)).all()
+
+
+@given(seed=st.integers(0, 99), size=st.integers(0, 6))
+def test_random_sets_avoid_what_is_excluded(seed, size):
+    excluded = np.random.default_rng(seed).random((3, 4)) < 0.4
+    if size > (~excluded).sum():
+        with pytest.raises(ValueError, match="left"):
+            random_sets(excluded, size, 3, seed)
+        return
+    sets = random_sets(excluded, size, 3, seed)
+    assert sets.shape == (3, 3, 4)
+    assert (sets.sum(axis=(1, 2)) == size).all()
+    assert not (sets & excluded).any()
+
+
+@given(seed=st.integers(0, 99))
+def test_matched_sets_move_about_as_much_in_the_same_layers(seed):
+    random = np.random.default_rng(seed)
+    amounts = random.lognormal(size=(3, 200))
+    target = random_sets(np.zeros((3, 200), dtype=bool), 8, 1, seed)[0]
+    excluded = (random.random((3, 200)) < 0.1) & ~target
+    sets = matched_sets(target, excluded, amounts, draws=4, nearest=3, seed=seed)
+    assert (sets.sum(axis=(1, 2)) == target.sum()).all()
+    assert not (sets & (target | excluded)).any()
+    assert (sets.sum(axis=2) == target.sum(axis=1)).all(), "as many of each layer"
+    for mask in sets:
+        ratio = np.sort(np.log(amounts[mask])) - np.sort(np.log(amounts[target]))
+        assert np.abs(ratio).mean() < 1
+
+
+def test_areas_of_known_curves():
+    shares = np.array(MIB_SHARES)
+    assert area_under(np.ones_like(shares)) == pytest.approx(1)
+    assert area_to_one(np.ones_like(shares)) == pytest.approx(0)
+    assert area_under(shares) == pytest.approx(0.5)
+    assert area_to_one(shares) == pytest.approx(0.5)
+    assert area_to_one(1 + shares) == pytest.approx(0.5)
+    assert faithfulness(np.array([2.0]), np.array([1.0]), np.array([3.0])) == 0.5
