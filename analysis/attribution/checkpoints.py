@@ -5,8 +5,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 Unit = dict[str, Tensor]
@@ -16,18 +16,23 @@ class Checkpoints:
     """A folder with a file a unit, each written whole or not at all; no folder keeps nothing.
 
     A file that cannot be read is computed again; one that cannot be written costs a warning.
+    `run` says what the units depend on, so that none is taken for another run's.
     """
 
-    def __init__(self, folder: Path | None):
-        self.folder = folder
+    def __init__(self, folder: Path | None, run: str):
+        self.folder, self.run = folder, run
 
     def keep(self, name: str, compute: Callable[[], Unit]) -> Unit:
-        """The unit of that name: read if it was finished before, else computed and written."""
+        """The unit of that name: read if it was finished before, else computed and written.
+
+        Raises:
+            ValueError: where the file is of a run with other arguments.
+        """
         if self.folder is None:
             return compute()
         path = self.folder / f"{name}.safetensors"
         try:
-            return load_file(path)
+            return self._read(path)
         except (FileNotFoundError, SafetensorError):
             unit = compute()
             try:
@@ -36,9 +41,18 @@ class Checkpoints:
                 warnings.warn(f"{path} cannot be written and is not kept: {error}", stacklevel=2)
             return unit
 
-    @staticmethod
-    def _write(path: Path, unit: Unit) -> None:
+    def _read(self, path: Path) -> Unit:
+        with safe_open(path, "pt") as file:
+            if file.metadata() != {"run": self.run}:
+                raise ValueError(
+                    f"{path} was written by a run with other arguments: delete {path.parent}, or "
+                    "name another folder for the checkpoints."
+                )
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}
+
+    def _write(self, path: Path, unit: Unit) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file(unit, partial)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        save_file(unit, partial, {"run": self.run})
         os.replace(partial, path)

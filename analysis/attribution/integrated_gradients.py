@@ -65,7 +65,8 @@ def integrated_gradients(
         raise ValueError(f"There is no path {path!r}: expected one of {', '.join(methods)}.")
     integrate, runs = methods[path]
     settings = Settings(direction, baseline, kinds, memory, progress, checkpoints)
-    method = Method("IG", partial(integrate, nodes=nodes, weights=weights), runs)
+    score = partial(integrate, nodes=nodes, weights=weights)
+    method = Method("IG", score, runs, {"steps": steps, "rule": rule, "path": path})
     return sweep(method, model, pairs, settings)
 
 

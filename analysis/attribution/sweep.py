@@ -1,7 +1,8 @@
 """What all methods share: every prompt, every layer, both kinds of component."""
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from analysis.attribution.checkpoints import Checkpoints, Unit
 from analysis.attribution.parts import BASELINES, DIRECTIONS, Site, groups_for, split_into_parts
 from analysis.attribution.scores import Scores
 from analysis.forward import KINDS, Forward, forward_of
+from analysis.models import fingerprint
 from analysis.tasks import PromptPairs
 
 # Sites differ in cost, so the bar counts work and shows a share of it.
@@ -23,11 +25,15 @@ _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
 
 @dataclass(frozen=True)
 class Method:
-    """`score` gives one site's scores; `runs` how often it resumes a site of so many components."""
+    """`score` gives one site's scores; `runs` how often it resumes a site of so many components.
+
+    `settings` are the method's own, such as the number of steps.
+    """
 
     name: str
     score: Callable[[Site], Float[Tensor, "prompt component"]]
     runs: Callable[[int], int]
+    settings: dict[str, str | int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,10 @@ def sweep(
     groups = groups_for(pairs, settings.baseline)
     prompts = sorted(place for group, _ in groups for place in group)
     results = _Results(forward, len(pairs), settings.kinds)
-    checkpoints = Checkpoints(settings.checkpoints)
+    checkpoints = Checkpoints(
+        settings.checkpoints,
+        _run(method, model, pairs, settings) if settings.checkpoints else "",
+    )
     done = 0
     with _progress_bar(method, forward, pairs, settings) as bar:
         for part in split_into_parts(
@@ -84,6 +93,12 @@ def sweep(
                 done += a_run * _runs(method, len(site.writes))
                 bar.update(done - bar.n)
     return results.scores(method.name, pairs, settings, torch.tensor(prompts))
+
+
+def _run(method: Method, model: TransformerBridge, pairs: PromptPairs, settings: Settings) -> str:
+    """What a unit depends on; the memory is among it because it decides a batch's rounding."""
+    facts = [method.name, method.settings, fingerprint(model), pairs.fingerprint()]
+    return json.dumps([*facts, settings.direction, settings.baseline, settings.memory])
 
 
 def _score(method: Method, site: Site) -> Unit:

@@ -1,4 +1,8 @@
-"""Scores kept on disk, keyed by everything that they depend on."""
+"""Results kept on disk, keyed by everything that they depend on.
+
+A file is written whole or not at all; one that cannot be read is computed again, and one that
+cannot be written costs a warning, never the result.
+"""
 
 import json
 import os
@@ -9,11 +13,10 @@ from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 import torch
-from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 import analysis
@@ -22,7 +25,10 @@ from analysis.attribution import Scores
 from analysis.models import fingerprint
 from analysis.tasks import PromptPairs
 
+Result = TypeVar("Result")
 _PER_PROMPT = ("heads", "neurons", "heads_gap", "neurons_gap", "base", "source", "prompts")
+_SCORING = ("metrics.py", "forward", "attribution")
+_STUDYING = (*_SCORING, "agreement.py", "ablation.py", "studies")
 
 
 def cached_scores(
@@ -31,46 +37,82 @@ def cached_scores(
     """`method(model, pairs, **settings)`, computed once and kept in `data/results/`.
 
     The key holds the weights, the prompts, the method and its settings, and the library's version
-    and code. A file is written whole or not at all; one that cannot be read is computed again,
-    and one that cannot be written costs a warning, never the result. What an interrupted run had
-    finished lies in a folder beside the file until the run is whole.
+    and code. What an interrupted run had finished lies in a folder beside the file until the run
+    is whole.
     """
     key = {
         "weights": fingerprint(model),
-        "prompts": _hash(json.dumps([pairs.clean, pairs.corrupted, pairs.labels.tokens.tolist()])),
-        "labels": _hash(json.dumps(pairs.labels.signs.tolist()) + pairs.metric.__name__),
+        "prompts": pairs.fingerprint(),
         "method": method.__name__,
         "settings": {name: value for name, value in settings.items() if name != "progress"},
-        "library": [analysis.__version__, _code()],
+        "library": [analysis.__version__, _code(_SCORING)],
     }
-    text = json.dumps(key, sort_keys=True)
-    name = f"{method.__name__}-{Path(pairs.task).stem}-{_hash(text)}.parquet"
-    path = paths.RESULTS / name
-    if path.exists():
-        try:
-            return _from_frame(pl.read_parquet(path), pl.read_parquet_metadata(path))
-        except (pl.exceptions.PolarsError, OSError, KeyError, ValueError) as error:
-            warnings.warn(f"{path} cannot be read and is computed again: {error}", stacklevel=2)
+    path = _path(f"{method.__name__}-{Path(pairs.task).stem}", key)
     checkpoints = path.with_suffix(".partial")
-    scores = method(model, pairs, checkpoints=checkpoints, **settings)
-    try:
-        _write(path, scores, text)
-    except OSError as error:
-        warnings.warn(f"{path} cannot be written and is not kept: {error}", stacklevel=2)
+    scores = _kept(
+        path,
+        lambda: _from_frame(pl.read_parquet(path), pl.read_parquet_metadata(path)),
+        lambda: method(model, pairs, checkpoints=checkpoints, **settings),
+        lambda scores, file: _to_frame(scores).write_parquet(
+            file, metadata=_facts(scores) | {"key": json.dumps(key)}
+        ),
+    )
     shutil.rmtree(checkpoints, ignore_errors=True)
     return scores
 
 
-def _write(path: Path, scores: Scores, key: str) -> None:
+def cached_frame(
+    name: str, compute: Callable[[], pl.DataFrame], *depends: Scores | str | int | float
+) -> pl.DataFrame:
+    """A frame computed once from `depends`, and kept in `data/results/`.
+
+    The key holds `depends`, scores by their numbers, and the library's version and code.
+    """
+    facts = [_digest(fact) if isinstance(fact, Scores) else fact for fact in depends]
+    key = {"depends": facts, "library": [analysis.__version__, _code(_STUDYING)]}
+    path = _path(name, key)
+    return _kept(
+        path,
+        lambda: pl.read_parquet(path),
+        compute,
+        lambda frame, file: frame.write_parquet(file, metadata={"key": json.dumps(key)}),
+    )
+
+
+def _kept(
+    path: Path,
+    read: Callable[[], Result],
+    compute: Callable[[], Result],
+    write: Callable[[Result, str], None],
+) -> Result:
+    """What `read` finds at `path`, else what `compute` gives, written there."""
+    if path.exists():
+        try:
+            return read()
+        except (pl.exceptions.PolarsError, OSError, KeyError, ValueError) as error:
+            warnings.warn(f"{path} cannot be read and is computed again: {error}", stacklevel=3)
+    result = compute()
+    try:
+        _write(path, lambda file: write(result, file))
+    except OSError as error:
+        warnings.warn(f"{path} cannot be written and is not kept: {error}", stacklevel=3)
+    return result
+
+
+def _write(path: Path, write: Callable[[str], None]) -> None:
     """Writes beside the file's place, then moves it there in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
-        _to_frame(scores).write_parquet(partial, metadata=_facts(scores) | {"key": key})
+        write(partial)
         os.replace(partial, path)
     finally:
         Path(partial).unlink(missing_ok=True)
+
+
+def _path(name: str, key: dict[str, Any]) -> Path:
+    return paths.RESULTS / f"{name}-{_hash(json.dumps(key, sort_keys=True))}.parquet"
 
 
 def _facts(scores: Scores) -> dict[str, str]:
@@ -96,23 +138,28 @@ def _to_frame(scores: Scores) -> pl.DataFrame:
 def _from_frame(frame: pl.DataFrame, metadata: dict[str, str]) -> Scores:
     facts = json.loads(metadata["scores"])
     shapes = facts.pop("shape")
-    tensors: dict[str, Tensor] = {
+    tensors: dict[str, Any] = {
         name: torch.from_numpy(frame[name].to_numpy().copy()).reshape(len(frame), *shapes[name])
         for name in _PER_PROMPT
     }
     return Scores(**facts, **tensors)
 
 
+def _digest(scores: Scores) -> str:
+    arrays = b"".join(getattr(scores, name).numpy().tobytes() for name in _PER_PROMPT)
+    return sha256(arrays + json.dumps(_facts(scores)).encode()).hexdigest()[:16]
+
+
 @cache
-def _code() -> str:
-    """A hash of the code that scores are computed with: a change of it makes old results stale."""
+def _code(parts: tuple[str, ...]) -> str:
+    """A hash of the code that computes a result: a change of it makes old results stale."""
     package = Path(analysis.__file__).parent
-    files = [
-        package / "metrics.py",
-        *(package / "forward").glob("*.py"),
-        *(package / "attribution").glob("*.py"),
-    ]
+    files = [file for part in parts for file in _python_files(package / part)]
     return _hash("".join(file.read_text(encoding="utf-8") for file in sorted(files)))
+
+
+def _python_files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else list(path.rglob("*.py"))
 
 
 def _hash(text: str) -> str:

@@ -1,8 +1,10 @@
 """Prompt pairs as tokens: what a tokenizer allows of a task's examples."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import TypeAlias
 
 import torch
@@ -45,6 +47,13 @@ class PromptPairs:
         names = ("clean", "corrupted", "clean_tokens", "corrupted_tokens", "templates", "trained")
         chosen = {name: [getattr(self, name)[place] for place in places] for name in names}
         return replace(self, labels=self.labels[torch.tensor(places, dtype=torch.long)], **chosen)
+
+    def fingerprint(self) -> str:
+        """A hash of what scores depend on: the tokens, the labels and the metric."""
+        tokens = [side.tolist() for side in (*self.clean_tokens, *self.corrupted_tokens)]
+        labels = [self.labels.tokens.tolist(), self.labels.signs.tolist()]
+        text = json.dumps([tokens, labels, self.metric.__name__])
+        return sha256(text.encode()).hexdigest()[:16]
 
     def groups(self) -> Iterator[list[int]]:
         """The places of the prompts of each length, shortest first."""

@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from analysis import Scores, activation_patching, load_task
+from analysis import Scores, activation_patching, integrated_gradients, load_task
 from analysis.attribution import sweep as sweeping
 from analysis.attribution.checkpoints import Checkpoints
 from analysis.bench.workloads import SHAPES, random_pairs
@@ -85,7 +86,8 @@ def test_a_killed_run_goes_on_to_the_same_file(tiny_directory, tmp_path):
             child = int(process.stdout.readline())
             if patience is not None:
                 time.sleep(patience)
-                os.kill(child, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it was faster
+                    os.kill(child, signal.SIGKILL)
             assert process.stdout.readline() == "ended\n"
 
         assert process.stdout.readline() == "ready\n"
@@ -97,7 +99,7 @@ def test_a_killed_run_goes_on_to_the_same_file(tiny_directory, tmp_path):
             run("killed", kills.uniform(0.1, 0.6) * whole)
         run("killed", None)
         process.stdin.close()
-    (expected,), (found,) = ((tmp_path / name).iterdir() for name in ("whole", "killed"))
+    (expected,), (found,) = ((tmp_path / name).glob("*.parquet") for name in ("whole", "killed"))
     assert expected.name == found.name
     assert expected.read_bytes() == found.read_bytes()
 
@@ -105,9 +107,19 @@ def test_a_killed_run_goes_on_to_the_same_file(tiny_directory, tmp_path):
 def test_a_unit_that_cannot_be_read_is_computed_again(tmp_path):
     (tmp_path / "unit.safetensors").write_bytes(b"broken")
     unit = {"values": torch.ones(2)}
-    found = Checkpoints(tmp_path).keep("unit", lambda: unit)
+    found = Checkpoints(tmp_path, "run").keep("unit", lambda: unit)
     assert torch.equal(found["values"], unit["values"])
     assert torch.equal(load_file(tmp_path / "unit.safetensors")["values"], unit["values"])
+
+
+@pytest.mark.parametrize(
+    "other", [{"direction": "denoising"}, {"memory": 2**20}, {"baseline": "zero"}, {"steps": 3}]
+)
+def test_another_runs_units_are_not_taken_over(tiny, pairs, tmp_path, other):
+    settings = {"steps": 2, "checkpoints": tmp_path, "kinds": ("heads",)}
+    integrated_gradients(tiny, pairs, **settings)
+    with pytest.raises(ValueError, match="other arguments: delete"):
+        integrated_gradients(tiny, pairs, **settings | other)
 
 
 def test_a_full_disk_costs_the_unit_not_the_run(tiny, tmp_path, monkeypatch):

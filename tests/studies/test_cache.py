@@ -1,12 +1,13 @@
 import errno
 from dataclasses import fields
 
+import polars as pl
 import pytest
 import torch
 
 from analysis import Scores, activation_patching, integrated_gradients, load_task, paths
 from analysis.studies import cache
-from analysis.studies.cache import cached_scores
+from analysis.studies.cache import cached_frame, cached_scores
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_everything_that_scores_depend_on_is_in_the_key(
     cached_scores(method, tiny, pairs.select([0, 2]))
     cached_scores(method, tiny_raw, pairs)
     assert method.calls == 5
-    monkeypatch.setattr(cache, "_code", lambda: "other code")
+    monkeypatch.setattr(cache, "_code", lambda parts: "other code")
     cached_scores(method, tiny, pairs)
     assert method.calls == 6
     cached_scores(method, tiny, pairs, progress=False)
@@ -94,3 +95,20 @@ def test_an_interrupt_leaves_no_file(results, tiny, pairs, monkeypatch):
         cached_scores(activation_patching, tiny, pairs)
     assert not list(results.glob("*.parquet"))
     monkeypatch.undo()
+
+
+def test_frames_are_computed_once_for_what_they_depend_on(results, tiny, pairs):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return pl.DataFrame({"task": ["ioi"], "mean": [0.5], "none": [None]})
+
+    ap, ig = (method(tiny, pairs) for method in (activation_patching, integrated_gradients))
+    first = cached_frame("agreement", compute, ap, ig, 0)
+    assert first.equals(cached_frame("agreement", compute, ap, ig, 0))
+    assert len(calls) == 1
+    cached_frame("agreement", compute, ig, ap, 0)
+    cached_frame("agreement", compute, ap, ig, 1)
+    cached_frame("other", compute, ap, ig, 0)
+    assert len(calls) == 4
