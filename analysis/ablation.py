@@ -15,8 +15,8 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.agreement import top
-from analysis.attribution.parts import MEMORY, split_into_parts
-from analysis.attribution.sweep import Settings
+from analysis.attribution.parts import MEMORY, groups_for, split_into_parts
+from analysis.attribution.sweep import check_choices
 from analysis.forward import forward_of
 from analysis.tasks import PromptPairs
 
@@ -50,17 +50,17 @@ def multi_ablated_performance(
     Raises:
         ValueError: for an unknown direction, baseline or kind.
     """
-    Settings(direction, baseline, (kind,), memory, progress=False, checkpoints=None)
+    check_choices(direction, baseline, (kind,))
     forward = forward_of(model)
     masks = torch.from_numpy(~sets if keep else sets).to(forward.device)
-    found = torch.full((len(sets), len(pairs)), torch.nan)
+    found = torch.zeros(len(sets), len(pairs))
     for part in split_into_parts(forward, pairs, direction, baseline, memory):
         columns = part.readout.columns
         for rows in torch.arange(len(sets)).split(part.batch(gradient=False)):
             logits = part.base.replace(part.values, {kind: masks[rows]}, columns)
             metric = part.readout.of_columns(logits).float().cpu()
             found[rows[:, None], torch.tensor(part.places)] = metric
-    return found[:, ~found.isnan().any(dim=0)]
+    return found[:, sorted(place for group, _ in groups_for(pairs, baseline) for place in group)]
 
 
 def largest(scores: ArrayLike, k: int) -> Bool[np.ndarray, "layer component"]:
@@ -113,24 +113,29 @@ def matched_sets(
 ) -> Sets:
     """For each component of `target`, another one that moves about as much, drawn at random.
 
-    The other one is among the `nearest` in `size_of`, such as ‖Δa‖, of the same layer where it has
-    any left; it is neither in the target nor excluded, and no set has it twice.
+    The other one is among the `nearest` in `size_of`, such as ‖Δa‖, of the same layer, or of all
+    layers where that one has none left; it is neither in the target nor excluded, and no set has
+    it twice.
+
+    Raises:
+        ValueError: where fewer components are left than the target has.
     """
     random = np.random.default_rng(seed)
     amounts = np.asarray(size_of, dtype=np.float64)
-    layers = np.indices(target.shape)[0]
-    # Another layer is farther than any difference within one.
-    far = 1 + np.ptp(amounts)
+    allowed = ~(target | excluded)
+    if target.sum() > allowed.sum():
+        raise ValueError(
+            f"{target.sum()} components are to be matched, but only {allowed.sum()} are left."
+        )
 
     def draw() -> np.ndarray:
-        free = ~(target | excluded)
-        chosen = []
-        for place in np.argwhere(target):
-            if not free.any():
-                break
-            away = np.abs(amounts - amounts[tuple(place)]) + far * (layers != place[0])
-            near = np.argsort(np.where(free, away, np.inf), axis=None, kind="stable")[:nearest]
-            pick = random.choice(near[free.ravel()[near]])
+        free, chosen = allowed.copy(), []
+        for layer, component in np.argwhere(target):
+            pool = np.zeros_like(free)
+            pool[layer] = free[layer]
+            candidates = np.flatnonzero(pool if pool.any() else free)
+            away = np.abs(amounts.flat[candidates] - amounts[layer, component])
+            pick = random.choice(candidates[np.argsort(away, kind="stable")[:nearest]])
             free.flat[pick] = False
             chosen.append(pick)
         return np.array(chosen, dtype=int)

@@ -6,8 +6,8 @@ Rows are prompts, or prompt-averaged scores. Intervals are percentile bootstrap 
 prompts, the units that were sampled; components are not. Both methods' scores are drawn together.
 """
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Mapping
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +19,7 @@ BATCH = 200
 LEVEL = 0.95
 
 Rows = Float[np.ndarray, "row component"]
+Name = TypeVar("Name", bound=Hashable)
 Statistic = Callable[[Rows, Rows], Float[np.ndarray, " row"]]
 
 
@@ -130,12 +131,12 @@ def average_correlation(a: ArrayLike, b: ArrayLike, seed: int = 0) -> Estimate:
 
 
 def of_means(
-    statistics: Mapping[str, Statistic],
+    statistics: Mapping[Name, Statistic],
     a: ArrayLike,
     b: ArrayLike,
     seed: int = 0,
     resamples: int = RESAMPLES,
-) -> dict[str, Estimate]:
+) -> dict[Name, Estimate]:
     """Statistics of the two prompt-averaged scores; the sd is that of the bootstrap.
 
     All statistics see the same resamples of the prompts.

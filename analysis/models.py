@@ -31,6 +31,7 @@ def load_model(name: str | Path, device: str = "cpu") -> TransformerBridge:
             unknown device.
     """
     _check_device(device)
+    torch.set_float32_matmul_precision("highest")  # no TF32 on a GPU
     source = _source(name)
     with _quiet(offline=isinstance(source, Path)):
         _check_architecture(name, source)
@@ -46,9 +47,11 @@ def available_testbeds() -> list[str]:
 
 def fingerprint(model: TransformerBridge) -> str:
     """A hash of the weights as they are computed with: what results are cached by."""
-    digest = sha256()
+    config = model.cfg
+    shape = (config.architecture, config.n_heads, config.act_fn, config.eps)
+    digest = sha256(repr(shape).encode())
     for name, weight in sorted(model.tl_named_parameters()):
-        digest.update(name.encode())
+        digest.update(f"{name} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()[:16]
 

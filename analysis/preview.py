@@ -8,6 +8,7 @@ import asyncio
 import html
 import re
 from pathlib import Path
+from typing import cast
 
 import jupytext
 import nbformat
@@ -76,6 +77,6 @@ def _to_html(notebook: NotebookNode) -> str:
     exporter = HTMLExporter(
         exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True
     )
-    page, _ = exporter.from_notebook_node(nbformat.from_dict(notebook))
+    page, _ = exporter.from_notebook_node(cast(NotebookNode, nbformat.from_dict(notebook)))
     described = iter(texts)
     return _UNDESCRIBED.sub(lambda _: f'alt="{html.escape(next(described, ""))}"', page)

@@ -38,8 +38,8 @@ def activation_patching(
         baseline: what is put in: the other run's activation (`source`), `zero`, or the `mean` of
             the data set's other runs of the same length, per position.
         kinds: `heads`, `neurons` or both; what is left out has no components in the scores.
-        memory: a bound in bytes on what is held beyond the model and the scores; one prompt with
-            one component patched is held at least.
+        memory: a bound in bytes on what is held beyond the model, the engine's copy of its layers'
+            weights, and the scores; one prompt with one component patched is held at least.
         progress: whether to show a progress bar; None shows one on a terminal.
         checkpoints: a folder in which each finished layer of each batch of prompts is kept, so
             that a run with the same arguments goes on there; None keeps nothing.

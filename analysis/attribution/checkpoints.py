@@ -31,25 +31,29 @@ class Checkpoints:
         if self.folder is None:
             return compute()
         path = self.folder / f"{name}.safetensors"
+        found = self._read(path)
+        if found is not None:
+            return found
+        unit = compute()
         try:
-            return self._read(path)
-        except (FileNotFoundError, SafetensorError):
-            unit = compute()
-            try:
-                self._write(path, unit)
-            except OSError as error:
-                warnings.warn(f"{path} cannot be written and is not kept: {error}", stacklevel=2)
-            return unit
+            self._write(path, unit)
+        except (OSError, SafetensorError) as error:
+            warnings.warn(f"{path} cannot be written and is not kept: {error}", stacklevel=2)
+        return unit
 
-    def _read(self, path: Path) -> Unit:
-        with safe_open(path, "pt") as file:
-            if file.metadata() != {"run": self.run}:
-                raise ValueError(
-                    f"{path} was written by a run with other arguments: delete {path.parent}, or "
-                    "name another folder for the checkpoints."
-                )
-            names = file.keys()
-            return {name: file.get_tensor(name) for name in names}
+    def _read(self, path: Path) -> Unit | None:
+        try:
+            with safe_open(path, "pt") as file:
+                run, names = file.metadata(), file.keys()
+                unit = {name: file.get_tensor(name) for name in names}
+        except (FileNotFoundError, SafetensorError):
+            return None
+        if run != {"run": self.run}:
+            raise ValueError(
+                f"{path} was written by a run with other arguments: delete {path.parent}, or "
+                "name another folder for the checkpoints."
+            )
+        return unit
 
     def _write(self, path: Path, unit: Unit) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,8 +18,7 @@ from analysis.tasks import PromptPairs
 DIRECTIONS = ("noising", "denoising")
 BASELINES = ("source", "zero", "mean")
 FEWEST_FOR_A_MEAN = 8
-MEMORY = 2**28
-BYTES = 4  # of a float32; a float64 model takes twice the memory
+MEMORY = 2**29
 
 
 @dataclass(frozen=True)
@@ -108,10 +107,11 @@ class Part:
         """How many changes can be resumed at once."""
         prompts, length = self.base.tokens.shape
         columns = self.readout.columns
-        held = self.base.forward.floats_held(
+        forward = self.base.forward
+        held = forward.floats_held(
             length, self.base.first, None if columns is None else columns.shape[1], gradient
         )
-        return max(1, self.memory // (BYTES * prompts * held))
+        return max(1, self.memory // (forward.itemsize * prompts * held))
 
 
 def split_into_parts(
@@ -130,7 +130,7 @@ def split_into_parts(
             for tokens in (pairs.clean_tokens, pairs.corrupted_tokens)
         )
         base, source = (clean, corrupted) if direction == "noising" else (corrupted, clean)
-        chunks = _chunks(forward, base, first, memory // 4)
+        chunks = _chunks(forward, base, first, memory)
         baseline_of = _baseline(forward, source, chunks, baseline)
         for chunk in chunks:
             places = [group[index] for index in chunk]
@@ -156,7 +156,7 @@ def groups_for(pairs: PromptPairs, baseline: str) -> list[tuple[list[int], int]]
     if baseline == "source":
         together: dict[tuple[int, int], list[int]] = {}
         for place, tokens in enumerate(pairs.clean_tokens):
-            first = _first_difference(tokens, pairs.corrupted_tokens[place])
+            first = first_difference(tokens, pairs.corrupted_tokens[place])
             together.setdefault((len(tokens), first), []).append(place)
         return [(places, first) for (_, first), places in sorted(together.items())]
     fewest = FEWEST_FOR_A_MEAN if baseline == "mean" else 1
@@ -169,7 +169,7 @@ def groups_for(pairs: PromptPairs, baseline: str) -> list[tuple[list[int], int]]
     return groups
 
 
-def _first_difference(tokens: Int[Tensor, " position"], others: Int[Tensor, " position"]) -> int:
+def first_difference(tokens: Int[Tensor, " position"], others: Int[Tensor, " position"]) -> int:
     """The first position at which two prompts differ; the last one where they don't."""
     differing = (tokens != others).nonzero()
     return int(differing[0]) if len(differing) else len(tokens) - 1
@@ -178,9 +178,11 @@ def _first_difference(tokens: Int[Tensor, " position"], others: Int[Tensor, " po
 def _chunks(
     forward: Forward, tokens: Int[Tensor, "prompt position"], first: int, memory: int
 ) -> list[list[int]]:
-    """As many prompts at a time as two runs, and the difference at one site, allow."""
+    """As many prompts as fit: two runs and a difference, and each resumed with one change."""
     prompts, length = tokens.shape
-    size = max(1, memory // (BYTES * 3 * forward.floats_kept(length, first)))
+    kept = 3 * forward.itemsize * forward.floats_kept(length, first)
+    held = forward.itemsize * forward.floats_held(length, first, None, gradient=True)
+    size = max(1, min(memory // 4 // kept, (memory - memory // 4) // held))
     return [list(range(start, min(start + size, prompts))) for start in range(0, prompts, size)]
 
 

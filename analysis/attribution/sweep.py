@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
+import analysis
 from analysis.attribution.checkpoints import Checkpoints, Unit
 from analysis.attribution.parts import BASELINES, DIRECTIONS, Site, groups_for, split_into_parts
 from analysis.attribution.scores import Scores
@@ -38,11 +39,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Settings:
-    """What every method takes: which run is changed, what is put in, for what, and how.
-
-    Raises:
-        ValueError: for an unknown direction, baseline or kind.
-    """
+    """What every method takes: which run is changed, what is put in, for what, and how."""
 
     direction: str
     baseline: str
@@ -50,12 +47,6 @@ class Settings:
     memory: int
     progress: bool | None
     checkpoints: Path | None
-
-    def __post_init__(self) -> None:
-        _check("direction", self.direction, DIRECTIONS)
-        _check("baseline", self.baseline, BASELINES)
-        for kind in self.kinds:
-            _check("kind", kind, KINDS)
 
 
 def sweep(
@@ -66,8 +57,9 @@ def sweep(
     The unit of work is one site of one part; finished units are kept in the checkpoints' folder.
 
     Raises:
-        ValueError: as `split_into_parts` does.
+        ValueError: as `check_choices` and `split_into_parts` do.
     """
+    check_choices(settings.direction, settings.baseline, settings.kinds)
     forward = forward_of(model)
     groups = groups_for(pairs, settings.baseline)
     prompts = sorted(place for group, _ in groups for place in group)
@@ -76,7 +68,6 @@ def sweep(
         settings.checkpoints,
         _run(method, model, pairs, settings) if settings.checkpoints else "",
     )
-    done = 0
     with _progress_bar(method, forward, pairs, settings) as bar:
         for part in split_into_parts(
             forward, pairs, settings.direction, settings.baseline, settings.memory
@@ -86,19 +77,23 @@ def sweep(
             for site in part.sites(settings.kinds):
                 a_run = _work(forward, site.layer, *site.difference.shape[:2])
                 unit = f"{site.kind}-{site.layer}-{part.places[0]}"
-                watched = _watched(site, bar, a_run)
+                started, watched = bar.n, _watched(site, bar, a_run)
                 results.add(
                     site, part.places, checkpoints.keep(unit, partial(_score, method, watched))
                 )
-                done += a_run * _runs(method, len(site.writes))
-                bar.update(done - bar.n)
+                cost = a_run * _runs(method, len(site.writes))
+                if bar.n == started:  # read from its file: no work that tells the time left
+                    bar.total -= cost
+                else:
+                    bar.update(started + cost - bar.n)
     return results.scores(method.name, pairs, settings, torch.tensor(prompts))
 
 
 def _run(method: Method, model: TransformerBridge, pairs: PromptPairs, settings: Settings) -> str:
     """What a unit depends on; the memory is among it because it decides a batch's rounding."""
     facts = [method.name, method.settings, fingerprint(model), pairs.fingerprint()]
-    return json.dumps([*facts, settings.direction, settings.baseline, settings.memory])
+    choices = [settings.direction, settings.baseline, settings.memory]
+    return json.dumps([*facts, *choices, str(model.cfg.device), analysis.__version__])
 
 
 def _score(method: Method, site: Site) -> Unit:
@@ -180,6 +175,14 @@ class _Results:
             prompts=prompts,
             left_out=len(pairs) - len(prompts),
         )
+
+
+def check_choices(direction: str, baseline: str, kinds: tuple[str, ...]) -> None:
+    """Raises a ValueError for an unknown direction, baseline or kind."""
+    _check("direction", direction, DIRECTIONS)
+    _check("baseline", baseline, BASELINES)
+    for kind in kinds:
+        _check("kind", kind, KINDS)
 
 
 def _check(what: str, value: str, allowed: tuple[str, ...]) -> None:

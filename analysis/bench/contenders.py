@@ -43,7 +43,6 @@ def hooked_logits(
     return logits[:, -1]
 
 
-@torch.no_grad()
 def hook_loop(
     model: TransformerBridge,
     base: Tokens,
@@ -58,7 +57,8 @@ def hook_loop(
     What all of them need, the source activations and the base metric, comes before the first.
     """
     value = hooked_activation(model, source, kind, layer)
-    before = readout.of_vocabulary(model(base)[:, -1])
+    with torch.no_grad():
+        before = readout.of_vocabulary(model(base)[:, -1])
 
     for component in components:
 
@@ -88,6 +88,7 @@ def captum(
     attribution = LayerIntegratedGradients(_Measured(model, readout), site).attribute(
         base, source, n_steps=steps, method=rule
     )
+    assert isinstance(attribution, Tensor)
     dimensions = (1, 3) if kind == "heads" else (1,)
     return -attribution.sum(dim=dimensions).detach()
 

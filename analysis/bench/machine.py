@@ -3,13 +3,16 @@
 import os
 import platform
 import resource
+import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
+Result = TypeVar("Result")
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -27,15 +30,15 @@ def describe() -> dict[str, str | int]:
     }
 
 
-def matmul_rate(rows: int = 1024, width: int = 768, columns: int = 3072) -> float:
-    """Operations a second of one float32 matrix product of an MLP's shape, the best of five."""
+def matmul_rate(rows: int = 512, width: int = 768, columns: int = 3072) -> float:
+    """Operations a second of one float32 matrix product of an MLP's shape, the best of three."""
     left, right = torch.randn(rows, width), torch.randn(width, columns)
     torch.mm(left, right)
-    seconds = min(timed(lambda: torch.mm(left, right))[1] for _ in range(5))
+    seconds = min(timed(lambda: torch.mm(left, right))[1] for _ in range(3))
     return 2 * rows * width * columns / seconds
 
 
-def timed(work: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, float]:
+def timed(work: Callable[[], Result]) -> tuple[Result, float]:
     """What a piece of work returns, and its seconds."""
     start = time.perf_counter()
     result = work()
@@ -45,20 +48,32 @@ def timed(work: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, float]:
 def peak_memory(work: Callable[[], object]) -> dict[str, int]:
     """Bytes that a piece of work takes above what was resident, and the process's peak.
 
-    Linux alone can forget an earlier peak; elsewhere the first number is an upper bound.
+    Only Linux can forget an earlier peak; elsewhere, or where it may not, an earlier and higher
+    one hides this one's, and both numbers are the process's.
     """
-    before = _resident("VmRSS")
-    if _CLEAR.exists():
-        _CLEAR.write_text("5")
+    earlier = _peak()
+    forgotten = _forget_peak()
+    before = _status("VmRSS") if forgotten else 0
     work()
-    peak = _resident("VmHWM")
-    process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"above resident": peak - before, "process": max(process, peak)}
+    return {"above resident": _peak() - before, "process": max(earlier, _peak())}
 
 
-def _resident(field: str) -> int:
-    if not _STATUS.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _peak() -> int:
+    if _STATUS.exists():
+        return _status("VmHWM")
+    kilobytes = sys.platform != "darwin"
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if kilobytes else 1)
+
+
+def _forget_peak() -> bool:
+    try:
+        _CLEAR.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _status(field: str) -> int:
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) * 1024
 

@@ -3,10 +3,12 @@
 Layers and components are sampled evenly, so that every layer weighs the same.
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 from transformer_lens.model_bridge import TransformerBridge
@@ -19,16 +21,17 @@ from analysis.attribution.quadrature import quadrature
 from analysis.bench.contenders import captum, hook_loop
 from analysis.bench.machine import describe, matmul_rate, peak_memory, timed
 from analysis.bench.operations import Network, resumed_run
-from analysis.bench.workloads import SHAPES, random_model, random_pairs
-from analysis.forward import KINDS, forward_of
+from analysis.bench.workloads import SHAPES, Shape, random_model, random_pairs
+from analysis.forward import KINDS, BaseRun, forward_of
 from analysis.models import load_model
 
 REPEATS = 3
 SAMPLED_LAYERS = 4
 PATCHED_PROMPTS = 16
 INTEGRATED_PROMPTS, STEPS = 2, 8
+GPT2_SHAPE = "GPT-2 small's shape"
 MODELS = {
-    "GPT-2 small's shape": lambda: random_model(GPT2Config()),
+    GPT2_SHAPE: lambda: random_model(GPT2Config()),
     "testbed": lambda: load_model("testbed"),
 }
 
@@ -39,9 +42,9 @@ class Timing:
 
     A unit is one component patched on one prompt (AP), where what all components need is not
     timed; or one layer attributed on one prompt in `STEPS` steps (IG), where the engine's two
-    unpatched runs are shared out among the sites that they serve. `difference` is the largest one
-    between the two sides' scores, relative to the largest |metric|. `shares` are the parts of the
-    machine's matrix-product rate, measured just before, that the engine reaches.
+    unpatched runs are shared out evenly among the sites that they serve. `difference` is the
+    largest one between the two sides' scores, relative to the largest |metric|. `shares` are the
+    parts of the machine's matrix-product rate, measured just before, that the engine reaches.
     """
 
     model: str
@@ -55,8 +58,13 @@ class Timing:
     shares: list[float]
 
 
+# A timing's last four fields.
+Measured = tuple[list[float], list[float], float, list[float]]
+
+
 def bench(progress: bool | None = None) -> dict:
     """All timings, the memory that 100 prompts take, and the machine, ready for JSON."""
+    start = time.perf_counter()
     timings: list[Timing] = []
     total = len(MODELS) * len(SHAPES) * len(KINDS) * 2 * SAMPLED_LAYERS
     memory: dict[str, dict[str, int]] = {}
@@ -76,6 +84,7 @@ def bench(progress: bool | None = None) -> dict:
             "steps": STEPS,
             "memory": MEMORY,
             "shapes": {task: shape._asdict() for task, shape in SHAPES.items()},
+            "seconds": time.perf_counter() - start,
         },
         "memory": memory,
         "timings": [asdict(timing) for timing in timings],
@@ -86,74 +95,85 @@ def _time_model(name: str, model: TransformerBridge) -> Iterator[Timing]:
     layers = model.cfg.n_layers
     apart = layers // SAMPLED_LAYERS
     for task in SHAPES:
+        patching, _ = _part(model, task, PATCHED_PROMPTS)
+        integrating, runs = _part(model, task, INTEGRATED_PROMPTS)
+        shared = runs / (layers * len(KINDS))
         for kind in KINDS:
             for layer in range(apart // 2, layers, apart):
-                timing = Timing(name, task, "AP", kind, layer, [], [], 0.0, [])
-                yield _time_patching(timing, model)
-                timing = Timing(name, task, "IG", kind, layer, [], [], 0.0, [])
-                yield _time_integrating(timing, model)
+                yield Timing(
+                    name, task, "AP", kind, layer, *_time_patching(model, patching, kind, layer)
+                )
+                measured = _time_integrating(model, integrating, kind, layer, shared)
+                yield Timing(name, task, "IG", kind, layer, *measured)
 
 
-def _time_patching(timing: Timing, model: TransformerBridge) -> Timing:
-    """One full batch of components here, as many runs as there are repeats there."""
-    part = _part(model, timing.task, PATCHED_PROMPTS)
-    site = _site(part, timing)
-    chosen = _evenly(site.difference.shape[2], site.batch)
-    few = _evenly(len(chosen), REPEATS)
-    loop = hook_loop(
-        model,
-        part.base.tokens,
-        part.source.tokens,
-        part.readout,
-        timing.kind,
-        timing.layer,
-        [chosen[place] for place in (few[0], *few)],
-    )
-    sampled = _only(site, chosen)
-    next(loop), patch_each(sampled)  # both once, to be warm
-    runs = PATCHED_PROMPTS * len(chosen)
-    operations = runs * _operations(model, part, timing)
-    for place in few:
-        rate = matmul_rate()
-        effect, seconds = timed(lambda: next(loop))
-        effects, our_seconds = timed(lambda: patch_each(sampled))
-        timing.theirs.append(seconds / PATCHED_PROMPTS)
-        timing.ours.append(our_seconds / runs)
-        timing.shares.append(operations / our_seconds / rate)
-        timing = _with_difference(timing, part, effect, effects[:, place])
-    return timing
+def _part(model: TransformerBridge, task: str, prompts: int) -> tuple[Part, float]:
+    """Random prompts of the task's shape, and the seconds of their two unpatched runs.
 
-
-def _time_integrating(timing: Timing, model: TransformerBridge) -> Timing:
-    nodes, weights = quadrature("gauss-legendre", STEPS)
-    part, shared = timed(lambda: _part(model, timing.task, INTEGRATED_PROMPTS))
-    site = _site(part, timing)
-    integrate_jointly(site, nodes, weights)
-    passes = 2 * INTEGRATED_PROMPTS * STEPS
-    tokens = part.base.tokens, part.source.tokens
-    competitor = partial(
-        captum, model, *tokens, part.readout, timing.kind, timing.layer, steps=STEPS
-    )
-    for _ in range(REPEATS):
-        rate = matmul_rate()
-        theirs, seconds = timed(competitor)
-        ours, our_seconds = timed(lambda: integrate_jointly(site, nodes, weights))
-        spread = shared / (model.cfg.n_layers * len(KINDS))
-        timing.theirs.append(seconds / INTEGRATED_PROMPTS)
-        timing.ours.append((our_seconds + spread) / INTEGRATED_PROMPTS)
-        timing.shares.append(passes * _operations(model, part, timing) / our_seconds / rate)
-        timing = _with_difference(timing, part, theirs, ours)
-    return timing
-
-
-def _part(model: TransformerBridge, task: str, prompts: int) -> Part:
+    Raises:
+        ValueError: where the default memory does not hold them together.
+    """
+    forward = forward_of(model)
     pairs = random_pairs(task, SHAPES[task], prompts, model.cfg.d_vocab)
-    (part,) = split_into_parts(forward_of(model), pairs, "noising", "source", 4 * MEMORY)
-    return replace(part, memory=MEMORY - MEMORY // 4)
+    parts, seconds = timed(
+        lambda: list(split_into_parts(forward, pairs, "noising", "source", MEMORY))
+    )
+    (part,) = parts
+    return part, seconds
 
 
-def _site(part: Part, timing: Timing) -> Site:
-    return next(site for site in part.sites((timing.kind,)) if site.layer == timing.layer)
+def _time_patching(model: TransformerBridge, part: Part, kind: str, layer: int) -> Measured:
+    """A full batch of components here, as many runs as there are repeats there."""
+    site = _site(part, kind, layer)
+    chosen = _evenly(site.difference.shape[2], site.batch)
+    few = [repeat * len(chosen) // REPEATS for repeat in range(REPEATS)]
+    tokens = part.base.tokens, part.source.tokens
+    components = [chosen[place] for place in (few[0], *few)]
+    loop = hook_loop(model, *tokens, part.readout, kind, layer, components)
+    sampled = _only(site, chosen)
+    next(loop)  # both once, to be warm
+    patch_each(sampled)
+    runs = len(part.places) * len(chosen)
+    rounds = []
+    for place in few:
+        effect, theirs = timed(lambda: next(loop))
+        rate = matmul_rate()
+        effects, ours = timed(lambda: patch_each(sampled))
+        share = runs * _operations(part, kind, layer) / ours / rate
+        difference = _relative(part, effect - effects[:, place])
+        rounds.append((theirs / len(part.places), ours / runs, share, difference))
+    return _measured(rounds)
+
+
+def _time_integrating(
+    model: TransformerBridge, part: Part, kind: str, layer: int, shared: float
+) -> Measured:
+    """One layer's IG by either side; `shared` is added to ours, for its share of the runs."""
+    site, path = _site(part, kind, layer), quadrature("gauss-legendre", STEPS)
+    tokens = part.base.tokens, part.source.tokens
+    competitor = partial(captum, model, *tokens, part.readout, kind, layer, steps=STEPS)
+    competitor()  # both once, to be warm
+    integrate_jointly(site, *path)
+    prompts = len(part.places)
+    passes = 2 * prompts * STEPS
+    rounds = []
+    for _ in range(REPEATS):
+        expected, theirs = timed(competitor)
+        rate = matmul_rate()
+        found, ours = timed(lambda: integrate_jointly(site, *path))
+        share = passes * _operations(part, kind, layer) / ours / rate
+        difference = _relative(part, expected - found)
+        rounds.append((theirs / prompts, (ours + shared) / prompts, share, difference))
+    return _measured(rounds)
+
+
+def _measured(rounds: list[tuple[float, float, float, float]]) -> Measured:
+    theirs, ours, shares, differences = (list(values) for values in zip(*rounds, strict=True))
+    return theirs, ours, max(differences), shares
+
+
+def _site(part: Part, kind: str, layer: int) -> Site:
+    return next(site for site in part.sites((kind,)) if site.layer == layer)
 
 
 def _only(site: Site, components: list[int]) -> Site:
@@ -168,36 +188,37 @@ def _evenly(count: int, most: int) -> list[int]:
     return [(2 * place + 1) * count // (2 * chosen) for place in range(chosen)]
 
 
-def _with_difference(timing: Timing, part: Part, theirs: Tensor, ours: Tensor) -> Timing:
-    scale = part.measure(part.base).abs().max()
-    difference = float((theirs - ours).abs().max() / scale)
-    return replace(timing, difference=max(timing.difference, difference))
+def _relative(part: Part, difference: Tensor) -> float:
+    scale = torch.cat([part.measure(part.base), part.measure(part.source)]).abs().max()
+    return float(difference.abs().max() / scale)
 
 
-def _operations(model: TransformerBridge, part: Part, timing: Timing) -> int:
-    columns = part.readout.columns
+def _operations(part: Part, kind: str, layer: int) -> int:
+    """Of one prompt resumed once."""
+    length, columns = part.base.tokens.shape[1], part.readout.columns
     return resumed_run(
-        network_of(model),
-        SHAPES[timing.task],
-        timing.kind,
-        timing.layer,
+        network_of(part.base),
+        Shape(length, part.base.first),
+        kind,
+        layer,
         None if columns is None else columns.shape[1],
     )
 
 
-def network_of(model: TransformerBridge) -> Network:
+def network_of(run: BaseRun) -> Network:
     """A model's shape."""
-    config = model.cfg
-    return Network(config.n_layers, config.d_model, config.d_mlp, config.d_vocab)
+    vocabulary = run.logits.shape[1]
+    neurons, _, width = run.forward.writes("neurons", 0).shape
+    return Network(run.forward.layers, width, neurons, vocabulary)
 
 
 def _hold_a_hundred_prompts(model: TransformerBridge) -> None:
-    """What is held at once while 100 IOI prompts are scored, on the costliest layer."""
+    """Every prompt's runs, and one batch of each kind of the largest part's costliest layer."""
     pairs = random_pairs("ioi", SHAPES["ioi"], 100, model.cfg.d_vocab)
-    forward = forward_of(model)
     nodes, weights = quadrature("gauss-legendre", 1)
-    for number, part in enumerate(split_into_parts(forward, pairs, "noising", "source", MEMORY)):
-        for site in part.sites():
-            if number == 0 and site.layer == 0:
+    parts = split_into_parts(forward_of(model), pairs, "noising", "source", MEMORY)
+    for number, part in enumerate(parts):
+        for site in part.sites() if number == 0 else ():
+            if site.layer == 0:
                 integrate_jointly(site, nodes * site.gradient_batch, weights * site.gradient_batch)
                 patch_each(_only(site, list(range(min(site.batch, len(site.writes))))))

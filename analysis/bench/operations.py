@@ -2,7 +2,8 @@
 
 A block does 8 d² + 4 d n operations at a position (queries, keys, values and output; the MLP's two
 matrices), with d the residual stream's width and n the number of neurons, and attention 4 d for
-each pair of a position and one that it sees. The unembedding takes 2 d for each of its columns.
+each pair of a position and one of the prompt's, seen or not. The unembedding takes 2 d for each of
+its columns.
 """
 
 from dataclasses import dataclass

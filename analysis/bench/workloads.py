@@ -42,6 +42,7 @@ def random_model(
     torch.manual_seed(seed)
     with _new_weights_as(dtype):
         network = GPT2LMHeadModel(config)
+        _disturb(network)
     with tempfile.TemporaryDirectory() as folder:
         _borrow_tokenizer(Path(folder))
         config.save_pretrained(folder)
@@ -79,6 +80,14 @@ def random_pairs(
         templates=[""] * prompts,
         trained=[False] * prompts,
     )
+
+
+@torch.no_grad()
+def _disturb(network: torch.nn.Module) -> None:
+    """New biases are 0 and new norms do nothing: away from that, so that leaving one out shows."""
+    for weight in network.parameters():
+        if weight.ndim == 1:
+            weight.add_(0.1 * torch.randn_like(weight))
 
 
 def _borrow_tokenizer(folder: Path) -> None:

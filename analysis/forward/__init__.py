@@ -27,8 +27,8 @@ def forward_of(model: TransformerBridge) -> Forward:
     if knows(model):
         return GPT2Forward(model)
     warnings.warn(
-        f"{model.cfg.architecture or 'This model'} is not GPT-2's architecture: it runs through "
-        "hooks, with the same numbers and many times slower.",
+        f"The fast engine computes plain GPT-2 only, and this is {model.cfg.architecture} with a "
+        "configuration of its own: it runs through hooks, slower, with the same numbers.",
         stacklevel=2,
     )
     return HookedForward(model)

@@ -25,6 +25,7 @@ class Forward(ABC):
 
     layers: int
     device: torch.device
+    itemsize: int  # bytes of a number
 
     @abstractmethod
     def writes(self, kind: str, layer: int) -> Float[Tensor, "component size d_model"]:
@@ -57,7 +58,7 @@ class Forward(ABC):
 
     @abstractmethod
     def floats_kept(self, length: int, first: int) -> int:
-        """How many numbers a run of one prompt keeps."""
+        """A bound on the numbers that a run of one prompt keeps, or holds while it runs."""
 
     @abstractmethod
     def floats_held(self, length: int, first: int, columns: int | None, gradient: bool) -> int:

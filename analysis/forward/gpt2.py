@@ -76,7 +76,7 @@ class GPT2Forward(Forward):
         self.activation = _ACTIVATIONS[config.act_fn]
         weights = {name: weight.detach() for name, weight in model.tl_named_parameters()}
         self.embedding, self.positions = weights["embed.W_E"], weights["pos_embed.W_pos"]
-        self.device = self.embedding.device
+        self.device, self.itemsize = self.embedding.device, self.embedding.itemsize
         self.blocks = [_block(weights, layer) for layer in range(self.layers)]
         self.final_norm = weights["ln_final.w"], weights["ln_final.b"]
         self.unembed = Affine(weights["unembed.W_U"], weights["unembed.b_U"])
@@ -92,8 +92,9 @@ class GPT2Forward(Forward):
         activations: dict[tuple[str, int], Tensor] = {}
         prefix: list[Past] = []
         for layer, block in enumerate(self.blocks):
-            moved, keys, values = self._attend(block, stream)
+            queries, keys, values = self._read(block, stream)
             prefix.append((keys[:, :, :first].clone(), values[:, :, :first].clone()))
+            moved = self._move(queries, keys, values)
             stream = stream + block.attention_write(moved.flatten(-2))
             activations["heads", layer] = moved[:, first:].clone()
             after["heads", layer] = stream[:, first:].clone()
@@ -119,7 +120,7 @@ class GPT2Forward(Forward):
             stream = self._add_mlp(layer, stream[:, -1:] if layer == last else stream)
         for later in range(layer + 1, self.layers):
             block = self.blocks[later]
-            moved, _, _ = self._attend(block, stream, run.prefix[later], last_only=later == last)
+            moved = self._move_after(block, stream, run.prefix[later], later == last)
             stream = stream[:, -moved.shape[1] :] + block.attention_write(moved.flatten(-2))
             stream = self._add_mlp(later, stream)
         final = self._norm(stream[:, -1], self.final_norm).unflatten(0, change.shape[:-2])
@@ -138,7 +139,7 @@ class GPT2Forward(Forward):
         stream = self.embedding[tokens] + self.positions[run.first : run.tokens.shape[1]]
         for layer, block in enumerate(self.blocks):
             last_only = layer == self.layers - 1
-            moved, _, _ = self._attend(block, stream, run.prefix[layer], last_only)
+            moved = self._move_after(block, stream, run.prefix[layer], last_only)
             moved = replaced(moved, values["heads", layer], chosen.get("heads"), layer)
             stream = stream[:, -moved.shape[1] :] + block.attention_write(moved.flatten(-2))
             posts = self._neurons(block, stream).unsqueeze(-1)
@@ -155,34 +156,52 @@ class GPT2Forward(Forward):
     def floats_held(self, length: int, first: int, columns: int | None, gradient: bool) -> int:
         d_model, neurons = self.embedding.shape[1], self.components("neurons")
         changed, vocabulary = length - first, self.embedding.shape[0]
-        block = changed * (8 * d_model + 3 * neurons) + 2 * length * d_model
+        block = changed * (8 * d_model + 3 * neurons) + 4 * length * d_model
         read_out = d_model * columns if columns else 3 * vocabulary
         return block * (self.layers if gradient else 1) + read_out
 
-    def _attend(
-        self,
-        block: Block,
-        stream: Float[Tensor, "row position d_model"],
-        past: Past | None = None,
-        last_only: bool = False,
+    def _read(
+        self, block: Block, stream: Float[Tensor, "row position d_model"], last_only: bool = False
     ) -> tuple[
-        Float[Tensor, "row to head d_head"],
-        Float[Tensor, "row head from d_head"],
-        Float[Tensor, "row head from d_head"],
+        Float[Tensor, "row head to d_head"],
+        Float[Tensor, "row head position d_head"],
+        Float[Tensor, "row head position d_head"],
     ]:
-        """What each head moves to each position (`hook_z`), and all keys and values."""
+        """Queries, keys and values."""
         normed = self._norm(stream, block.attention_norm)
-        queries = self._by_head(block.query(normed[:, -1:] if last_only else normed))
-        keys, values = self._by_head(block.key(normed)), self._by_head(block.value(normed))
-        if past is not None:
-            keys, values = (
-                torch.cat([before.repeat(len(own) // len(before), 1, 1, 1), own], dim=2)
-                for before, own in zip(past, (keys, values), strict=True)
-            )
+        queries = block.query(normed[:, -1:] if last_only else normed)
+        return (
+            self._by_head(queries),
+            self._by_head(block.key(normed)),
+            self._by_head(block.value(normed)),
+        )
+
+    def _move(
+        self,
+        queries: Float[Tensor, "row head to d_head"],
+        keys: Float[Tensor, "row head from d_head"],
+        values: Float[Tensor, "row head from d_head"],
+    ) -> Float[Tensor, "row to head d_head"]:
+        """What each head moves to the last positions (`hook_z`): attention-weighted values."""
         to, start = queries.shape[2], keys.shape[2] - queries.shape[2]
         visible = torch.ones(to, start + to, dtype=torch.bool, device=self.device).tril(start)
         moved = functional.scaled_dot_product_attention(queries, keys, values, visible)
-        return moved.transpose(1, 2), keys, values
+        return moved.transpose(1, 2)
+
+    def _move_after(
+        self,
+        block: Block,
+        stream: Float[Tensor, "row position d_model"],
+        past: Past,
+        last_only: bool,
+    ) -> Float[Tensor, "row to head d_head"]:
+        """The same for rows that share the keys and values of their prompts' earlier positions."""
+        queries, *own = self._read(block, stream, last_only)
+        keys, values = (
+            torch.cat([before.repeat(len(late) // len(before), 1, 1, 1), late], dim=2)
+            for before, late in zip(past, own, strict=True)
+        )
+        return self._move(queries, keys, values)
 
     def _by_head(
         self, values: Float[Tensor, "row position heads_d_head"]

@@ -32,7 +32,8 @@ class HookedForward(Forward):
         self.model = model
         self.layers = model.cfg.n_layers
         self.weights = {name: weight.detach() for name, weight in model.tl_named_parameters()}
-        self.device = self.weights["embed.W_E"].device
+        embedding = self.weights["embed.W_E"]
+        self.device, self.itemsize = embedding.device, embedding.itemsize
 
     def writes(self, kind: str, layer: int) -> Float[Tensor, "component size d_model"]:
         if kind == "heads":
@@ -86,7 +87,7 @@ class HookedForward(Forward):
     ) -> Float[Tensor, "set prompt column"]:
         sets = len(next(iter(chosen.values())))
 
-        def hook(kind: str, layer: int) -> tuple[str, Callable]:
+        def hook_for(kind: str, layer: int) -> tuple[str, Callable]:
             def edit(activations: Tensor, hook: object) -> Tensor:
                 shaped = activations.reshape(*activations.shape[:2], -1, self._size(kind))
                 late = shaped[:, run.first :]
@@ -97,13 +98,13 @@ class HookedForward(Forward):
 
         logits = self.model.run_with_hooks(
             run.tokens.repeat(sets, 1),
-            fwd_hooks=[hook(kind, layer) for kind in chosen for layer in range(self.layers)],
+            fwd_hooks=[hook_for(kind, layer) for kind in chosen for layer in range(self.layers)],
         )
         return _columns(logits[:, -1].unflatten(0, (sets, -1)), columns)
 
     def floats_kept(self, length: int, first: int) -> int:
         d_model, neurons = self._widths()
-        return self.layers * (length - first) * (3 * d_model + neurons) + self._vocabulary()
+        return length * (self.layers * (8 * d_model + 2 * neurons) + self._vocabulary())
 
     def floats_held(self, length: int, first: int, columns: int | None, gradient: bool) -> int:
         d_model, neurons = self._widths()

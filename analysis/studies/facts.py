@@ -13,7 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from analysis.attribution import activation_patching, integrated_gradients
 from analysis.attribution.activation_patching import patch_each
 from analysis.attribution.integrated_gradients import STEPS, integrate_jointly
-from analysis.attribution.parts import MEMORY, Part, Site, split_into_parts
+from analysis.attribution.parts import MEMORY, Part, Site, first_difference, split_into_parts
 from analysis.attribution.quadrature import quadrature
 from analysis.forward import forward_of
 from analysis.tasks import PromptPairs, load_task
@@ -186,7 +186,7 @@ def _prefix(model: TransformerBridge, pairs: PromptPairs) -> float:
     """The largest |Δa| before the first differing token."""
     forward, largest = forward_of(model), 0.0
     for clean, corrupted in zip(pairs.clean_tokens, pairs.corrupted_tokens, strict=True):
-        first = int((clean != corrupted).nonzero()[0])
+        first = first_difference(clean, corrupted)
         base, source = (
             forward.run(tokens[None].to(forward.device)) for tokens in (clean, corrupted)
         )

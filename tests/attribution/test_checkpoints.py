@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from analysis import Scores, activation_patching, integrated_gradients, load_task
@@ -71,7 +72,8 @@ def test_an_interrupted_run_goes_on_without_redoing_units(tiny, pairs, tmp_path,
 
 
 def test_a_killed_run_goes_on_to_the_same_file(tiny_directory, tmp_path):
-    """kill -9 at random points; one process forks each run, so that all load the library once."""
+    """kill -9 at random units; one process forks each run, so that all load the library once."""
+    kept: dict[str, int] = {}
     with subprocess.Popen(
         [sys.executable, "-c", KILLED, str(tiny_directory)],
         stdin=subprocess.PIPE,
@@ -80,28 +82,33 @@ def test_a_killed_run_goes_on_to_the_same_file(tiny_directory, tmp_path):
         text=True,
     ) as process:
 
-        def run(folder: str, patience: float | None) -> None:
+        def run(folder: str, units: int | None) -> None:
             process.stdin.write(f"{tmp_path / folder}\n")
             process.stdin.flush()
             child = int(process.stdout.readline())
-            if patience is not None:
-                time.sleep(patience)
-                with suppress(ProcessLookupError):  # it was faster
-                    os.kill(child, signal.SIGKILL)
+            if units is not None:
+                while len(finished(tmp_path / folder)) < units:
+                    time.sleep(0.001)
+                os.kill(child, signal.SIGKILL)
             assert process.stdout.readline() == "ended\n"
 
         assert process.stdout.readline() == "ready\n"
-        start = time.monotonic()
         run("whole", None)
-        whole = time.monotonic() - start
-        kills = random.Random(0)
-        for _ in range(4):
-            run("killed", kills.uniform(0.1, 0.6) * whole)
+        for units in sorted(random.Random(0).sample(range(1, 40), 4)):
+            run("killed", units)
+            now = finished(tmp_path / "killed")
+            assert kept.items() <= now.items(), "finished units are not written again"
+            kept = now
         run("killed", None)
         process.stdin.close()
-    (expected,), (found,) = ((tmp_path / name).glob("*.parquet") for name in ("whole", "killed"))
+    (expected,), (found,) = (list((tmp_path / name).iterdir()) for name in ("whole", "killed"))
     assert expected.name == found.name
     assert expected.read_bytes() == found.read_bytes()
+
+
+def finished(folder: Path) -> dict[str, int]:
+    """The finished units and when they were written."""
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.partial/*.safetensors")}
 
 
 def test_a_unit_that_cannot_be_read_is_computed_again(tmp_path):
@@ -122,13 +129,16 @@ def test_another_runs_units_are_not_taken_over(tiny, pairs, tmp_path, other):
         integrated_gradients(tiny, pairs, **settings | other)
 
 
-def test_a_full_disk_costs_the_unit_not_the_run(tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("place", "error"), [("save_file", SafetensorError), ("os.replace", OSError)]
+)
+def test_a_full_disk_costs_the_unit_not_the_run(tiny, tmp_path, monkeypatch, place, error):
     pairs = load_task("gender-bias", tiny, n=2)
     expected = activation_patching(tiny, pairs)
 
     def full(*_):
-        raise OSError(28, "No space left on device")
+        raise error("No space left on device")
 
-    monkeypatch.setattr("analysis.attribution.checkpoints.os.replace", full)
+    monkeypatch.setattr(f"analysis.attribution.checkpoints.{place}", full)
     with pytest.warns(UserWarning, match="No space left"):
         same(activation_patching(tiny, pairs, checkpoints=tmp_path), expected)

@@ -103,6 +103,14 @@ def test_grad_mode_is_neither_needed_nor_changed(tiny, mixed, method, grad):
     assert all(weight.grad is None for weight in tiny.parameters())
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+@pytest.mark.parametrize("method", METHODS)
+def test_the_device_changes_nothing(tiny_directory, tiny, mixed, method):
+    from analysis import load_model
+
+    same(method(load_model(tiny_directory, device="cuda"), mixed), method(tiny, mixed))
+
+
 def test_single_path_ig_is_ap(tiny, mixed):
     pairs = mixed.select([0, 1])
     single = integrated_gradients(tiny, pairs, path="single", steps=64)

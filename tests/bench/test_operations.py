@@ -22,12 +22,13 @@ def test_a_resumed_run_does_what_the_formula_says(testbed, kind, layer, columns)
     wanted = None if columns is None else tokens[:, :columns]
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         run.resume(kind, layer, change, wanted)
-    expected = prompts * resumed_run(network_of(testbed), shape, kind, layer, columns)
+    expected = prompts * resumed_run(network_of(run), shape, kind, layer, columns)
     assert counter.get_total_flops() == expected
 
 
 def test_a_whole_run_does_what_the_formula_says(testbed):
     tokens = torch.arange(14).reshape(2, 7)
+    run = forward_of(testbed).run(tokens)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         testbed(tokens)
-    assert counter.get_total_flops() == 2 * whole_run(network_of(testbed), 7)
+    assert counter.get_total_flops() == 2 * whole_run(network_of(run), 7)
