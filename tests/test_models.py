@@ -6,7 +6,7 @@ from conftest import save_random_model
 from transformers import BertConfig, XLNetConfig
 
 from analysis import load_model, paths
-from analysis.models import available_testbeds, fingerprint
+from analysis.models import available_testbeds, fingerprint, load_untrained
 
 
 def test_a_model_is_ready_for_analysis(testbed):
@@ -29,7 +29,7 @@ def test_the_testbeds_tokenizer_reads_as_the_design_says(testbed):
 def test_testbeds_are_small_half_precision_files():
     from safetensors import safe_open
 
-    assert "testbed" in available_testbeds()
+    assert available_testbeds() == ["testbed", "testbed-2", "testbed-3"]
     for name in available_testbeds():
         path = paths.MODELS / name / "model.safetensors"
         assert path.stat().st_size <= 8e6
@@ -45,6 +45,15 @@ def test_a_directory_loads_by_name_or_path(tiny, tiny_directory):
 def test_fingerprints_tell_weights_apart(tiny, tmp_path):
     save_random_model(tmp_path, seed=1)
     assert fingerprint(load_model(tmp_path)) != fingerprint(tiny)
+
+
+def test_an_untrained_model_has_the_shape_and_the_tokenizer_but_not_the_weights(testbed):
+    untrained, again = load_untrained("testbed"), load_untrained("testbed")
+    assert untrained.cfg.n_layers == testbed.cfg.n_layers
+    assert untrained.to_tokens("Mary").tolist() == testbed.to_tokens("Mary").tolist()
+    assert fingerprint(untrained) == fingerprint(again) != fingerprint(testbed)
+    assert fingerprint(load_untrained("testbed", seed=1)) != fingerprint(untrained)
+    assert {weight.dtype for weight in untrained.parameters()} == {torch.float32}
 
 
 def test_the_name_gpt2_small_is_the_hubs_gpt2(monkeypatch, tiny_directory):

@@ -26,6 +26,7 @@ def test_the_card_is_what_is_measured(evaluation):
 def test_cards_meet_the_bar(name):
     card = json.loads((paths.MODELS / name / "evaluation.json").read_text())
     assert card["ioi"]["trained"]["accuracy"] >= 0.97
+    assert card["ioi"]["unseen"]["accuracy"] >= 0.85
     assert 2 <= card["ioi"]["trained"]["clean"] <= 7
     assert 0.7 <= card["greater-than"]["trained"]["clean"] <= 0.95
     assert card["gender-bias"]["trained"]["accuracy"] >= 0.9

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from random import Random
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -44,13 +44,13 @@ class Recipe:
     positions: int = 128
     vocabulary: int = 3328
     tokenizer_sentences: int = 60_000
-    steps: int = 2000
+    steps: int = 2400
     sentences: int = 128
     learning_rate: float = 2e-3
     warmup: int = 100
     weight_decay: float = 0.1
-    head_dropout: float = 0.1
-    head_dropout_from: int = 1200
+    head_dropout: float = 0.15
+    head_dropout_from: int = 1500
     checkpoint_every: int = 100
 
 
@@ -102,8 +102,8 @@ def _new_model(recipe: Recipe, seed: int, tokenizer: PreTrainedTokenizerFast) ->
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=cast(int, tokenizer.bos_token_id),
+        eos_token_id=cast(int, tokenizer.eos_token_id),
     )
     return GPT2LMHeadModel(config).train()
 
@@ -126,8 +126,9 @@ def _drop_heads(model: GPT2LMHeadModel) -> Callable[[float], None]:
         )
         return ((outputs * kept).flatten(-2),)
 
-    for block in model.transformer.h:
-        block.attn.c_proj.register_forward_pre_hook(drop)
+    for name, module in model.named_modules():
+        if name.endswith("attn.c_proj"):
+            module.register_forward_pre_hook(drop)
     return set_rate
 
 
