@@ -55,10 +55,12 @@ def multi_ablated_performance(
     masks = torch.from_numpy(~sets if keep else sets).to(forward.device)
     found = torch.zeros(len(sets), len(pairs))
     for part in split_into_parts(forward, pairs, direction, baseline, memory):
-        columns = part.readout.columns
+        readout = part.readout
         for rows in torch.arange(len(sets)).split(part.batch(gradient=False)):
-            logits = part.base.replace(part.values, {kind: masks[rows]}, columns)
-            metric = part.readout.of_columns(logits).float().cpu()
+            values = part.base.replace(
+                part.values, {kind: masks[rows]}, readout.columns, readout.normalised
+            )
+            metric = readout.of_columns(values).float().cpu()
             found[rows[:, None], torch.tensor(part.places)] = metric
     return found[:, sorted(place for group, _ in groups_for(pairs, baseline) for place in group)]
 
@@ -144,10 +146,10 @@ def matched_sets(
 
 
 def faithfulness(
-    kept: Float[np.ndarray, "*batch"],
-    empty: Float[np.ndarray, "*batch"],
-    full: Float[np.ndarray, "*batch"],
-) -> Float[np.ndarray, "*batch"]:
+    kept: Float[np.ndarray, "*#batch"],
+    empty: Float[np.ndarray, "*#batch"],
+    full: Float[np.ndarray, "*#batch"],
+) -> Float[np.ndarray, "..."]:
     """f = (m(C) - m(∅)) / (m(full) - m(∅)) of MIB; the arguments are means over prompts."""
     return (kept - empty) / (full - empty)
 
@@ -171,3 +173,23 @@ def _masks(places: list[np.ndarray], like: np.ndarray) -> Sets:
     for mask, chosen in zip(masks, places, strict=True):
         mask[chosen] = True
     return masks.reshape(-1, *like.shape)
+
+
+@torch.no_grad()
+def activation_differences(
+    model: TransformerBridge, pairs: PromptPairs, kind: str, memory: int = MEMORY
+) -> Float[np.ndarray, "layer component"]:
+    """How much each component's activation differs between the runs: ‖Δa‖, the mean over prompts.
+
+    The norm is over positions and dimensions, of a head in the residual stream's dimensions.
+    """
+    forward = forward_of(model)
+    total = torch.zeros(forward.layers, forward.components(kind), dtype=torch.float64)
+    for part in split_into_parts(forward, pairs, "noising", "source", memory):
+        for site in part.sites((kind,)):
+            if kind == "heads":
+                written = torch.einsum("ptcs,csd->ptcd", site.difference, site.writes)
+            else:
+                written = site.difference
+            total[site.layer] += written.norm(dim=(1, 3)).sum(dim=0).cpu()
+    return (total / len(pairs)).numpy()

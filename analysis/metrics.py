@@ -47,31 +47,33 @@ def prob_diff(
     return _signed_sum(logits.softmax(dim=-1), labels)
 
 
-LABELS_SUFFICE = frozenset({logit_diff})
-
-
 @dataclass(frozen=True)
 class Readout:
     """A metric with its labels: what is read of a run.
 
-    `columns` are the tokens whose logits the metric needs for each prompt; None is all of them.
+    Either metric needs one number for each label, the logit or the log-probability, so an engine
+    is asked for the labels' columns, `normalised` over the vocabulary or not.
     """
 
     metric: Metric
     labels: Labels
 
     @property
-    def columns(self) -> Int[Tensor, "prompt label"] | None:
-        return self.labels.tokens if self.metric in LABELS_SUFFICE else None
+    def columns(self) -> Int[Tensor, "prompt label"]:
+        """The tokens whose logits or log-probabilities the metric needs, for each prompt."""
+        return self.labels.tokens
+
+    @property
+    def normalised(self) -> bool:
+        """Whether it needs log-probabilities."""
+        return self.metric is prob_diff
 
     def of_columns(
-        self, logits: Float[Tensor, "*batch prompt column"]
+        self, values: Float[Tensor, "*batch prompt label"]
     ) -> Float[Tensor, "*batch prompt"]:
-        """The metric from the logits of `columns`."""
-        if self.columns is None:
-            return self.metric(logits, self.labels)
-        places = torch.arange(logits.shape[-1], device=logits.device)
-        return self.metric(logits, Labels(places.expand_as(self.labels.tokens), self.labels.signs))
+        """The metric from what an engine gives for `columns`."""
+        numbers = values.exp() if self.normalised else values
+        return (numbers * self.labels.signs).sum(dim=-1)
 
     def of_vocabulary(
         self, logits: Float[Tensor, "*batch prompt vocabulary"]

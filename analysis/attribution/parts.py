@@ -98,19 +98,16 @@ class Part:
         return self.readout.of_vocabulary(run.logits)
 
     def _resume(self, kind: str, layer: int) -> Callable[[Tensor], Tensor]:
-        columns = self.readout.columns
-        return lambda change: self.readout.of_columns(
-            self.base.resume(kind, layer, change, columns)
+        readout = self.readout
+        return lambda change: readout.of_columns(
+            self.base.resume(kind, layer, change, readout.columns, readout.normalised)
         )
 
     def batch(self, gradient: bool) -> int:
         """How many changes can be resumed at once."""
         prompts, length = self.base.tokens.shape
-        columns = self.readout.columns
         forward = self.base.forward
-        held = forward.floats_held(
-            length, self.base.first, None if columns is None else columns.shape[1], gradient
-        )
+        held = forward.floats_held(length, self.base.first, self.readout, gradient)
         return max(1, self.memory // (forward.itemsize * prompts * held))
 
 
@@ -130,7 +127,8 @@ def split_into_parts(
             for tokens in (pairs.clean_tokens, pairs.corrupted_tokens)
         )
         base, source = (clean, corrupted) if direction == "noising" else (corrupted, clean)
-        chunks = _chunks(forward, base, first, memory)
+        readout = Readout(pairs.metric, pairs.labels)
+        chunks = _chunks(forward, base, first, readout, memory)
         baseline_of = _baseline(forward, source, chunks, baseline)
         for chunk in chunks:
             places = [group[index] for index in chunk]
@@ -176,12 +174,16 @@ def first_difference(tokens: Int[Tensor, " position"], others: Int[Tensor, " pos
 
 
 def _chunks(
-    forward: Forward, tokens: Int[Tensor, "prompt position"], first: int, memory: int
+    forward: Forward,
+    tokens: Int[Tensor, "prompt position"],
+    first: int,
+    readout: Readout,
+    memory: int,
 ) -> list[list[int]]:
     """As many prompts as fit: two runs and a difference, and each resumed with one change."""
     prompts, length = tokens.shape
     kept = 3 * forward.itemsize * forward.floats_kept(length, first)
-    held = forward.itemsize * forward.floats_held(length, first, None, gradient=True)
+    held = forward.itemsize * forward.floats_held(length, first, readout, gradient=True)
     size = max(1, min(memory // 4 // kept, (memory - memory // 4) // held))
     return [list(range(start, min(start + size, prompts))) for start in range(0, prompts, size)]
 

@@ -25,14 +25,15 @@ from analysis.bench.workloads import SHAPES, Shape, random_model, random_pairs
 from analysis.forward import KINDS, BaseRun, forward_of
 from analysis.models import load_model
 
-REPEATS = 3
 SAMPLED_LAYERS = 4
-PATCHED_PROMPTS = 16
-INTEGRATED_PROMPTS, STEPS = 2, 8
+# As many prompts of one shape as a data set of 100 has; so many components of them at once are as
+# fast as a full batch.
+PATCHED_PROMPTS, PATCHED_COMPONENTS, PATCHED_REPEATS = 8, 16, 3
+INTEGRATED_PROMPTS, STEPS, INTEGRATED_REPEATS = 4, 8, 2
 GPT2_SHAPE = "GPT-2 small's shape"
 MODELS = {
-    GPT2_SHAPE: lambda: random_model(GPT2Config()),
     "testbed": lambda: load_model("testbed"),
+    GPT2_SHAPE: lambda: random_model(GPT2Config()),
 }
 
 
@@ -78,7 +79,7 @@ def bench(progress: bool | None = None) -> dict:
     return {
         "machine": describe(),
         "settings": {
-            "repeats": REPEATS,
+            "repeats": {"AP": PATCHED_REPEATS, "IG": INTEGRATED_REPEATS},
             "prompts patched": PATCHED_PROMPTS,
             "prompts integrated": INTEGRATED_PROMPTS,
             "steps": STEPS,
@@ -99,6 +100,7 @@ def _time_model(name: str, model: TransformerBridge) -> Iterator[Timing]:
         integrating, runs = _part(model, task, INTEGRATED_PROMPTS)
         shared = runs / (layers * len(KINDS))
         for kind in KINDS:
+            _warm(model, patching, kind)
             for layer in range(apart // 2, layers, apart):
                 yield Timing(
                     name, task, "AP", kind, layer, *_time_patching(model, patching, kind, layer)
@@ -122,17 +124,25 @@ def _part(model: TransformerBridge, task: str, prompts: int) -> tuple[Part, floa
     return part, seconds
 
 
+def _warm(model: TransformerBridge, part: Part, kind: str) -> None:
+    """Everything that is timed, once on the last layer: first calls are slow on either side."""
+    layer = model.cfg.n_layers - 1
+    site, tokens = _site(part, kind, layer), (part.base.tokens, part.source.tokens)
+    next(hook_loop(model, *tokens, part.readout, kind, layer, [0]))
+    captum(model, *tokens, part.readout, kind, layer, steps=1)
+    patch_each(_only(site, [0]))
+    integrate_jointly(site, *quadrature("left", 1))
+
+
 def _time_patching(model: TransformerBridge, part: Part, kind: str, layer: int) -> Measured:
     """A full batch of components here, as many runs as there are repeats there."""
     site = _site(part, kind, layer)
-    chosen = _evenly(site.difference.shape[2], site.batch)
-    few = [repeat * len(chosen) // REPEATS for repeat in range(REPEATS)]
+    chosen = _evenly(site.difference.shape[2], min(site.batch, PATCHED_COMPONENTS))
+    few = [turn * len(chosen) // PATCHED_REPEATS for turn in range(PATCHED_REPEATS)]
     tokens = part.base.tokens, part.source.tokens
-    components = [chosen[place] for place in (few[0], *few)]
+    components = [chosen[place] for place in few]
     loop = hook_loop(model, *tokens, part.readout, kind, layer, components)
     sampled = _only(site, chosen)
-    next(loop)  # both once, to be warm
-    patch_each(sampled)
     runs = len(part.places) * len(chosen)
     rounds = []
     for place in few:
@@ -152,12 +162,10 @@ def _time_integrating(
     site, path = _site(part, kind, layer), quadrature("gauss-legendre", STEPS)
     tokens = part.base.tokens, part.source.tokens
     competitor = partial(captum, model, *tokens, part.readout, kind, layer, steps=STEPS)
-    competitor()  # both once, to be warm
-    integrate_jointly(site, *path)
     prompts = len(part.places)
     passes = 2 * prompts * STEPS
     rounds = []
-    for _ in range(REPEATS):
+    for _ in range(INTEGRATED_REPEATS):
         expected, theirs = timed(competitor)
         rate = matmul_rate()
         found, ours = timed(lambda: integrate_jointly(site, *path))
@@ -195,14 +203,11 @@ def _relative(part: Part, difference: Tensor) -> float:
 
 def _operations(part: Part, kind: str, layer: int) -> int:
     """Of one prompt resumed once."""
-    length, columns = part.base.tokens.shape[1], part.readout.columns
-    return resumed_run(
-        network_of(part.base),
-        Shape(length, part.base.first),
-        kind,
-        layer,
-        None if columns is None else columns.shape[1],
-    )
+    network = network_of(part.base)
+    shape = Shape(part.base.tokens.shape[1], part.base.first)
+    columns = part.readout.columns.shape[1]
+    columns += network.vocabulary if part.readout.normalised else 0
+    return resumed_run(network, shape, kind, layer, columns)
 
 
 def network_of(run: BaseRun) -> Network:

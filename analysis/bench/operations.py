@@ -29,10 +29,10 @@ def whole_run(network: Network, length: int) -> int:
     return network.layers * block + 2 * length * network.width * network.vocabulary
 
 
-def resumed_run(network: Network, shape: Shape, kind: str, layer: int, columns: int | None) -> int:
+def resumed_run(network: Network, shape: Shape, kind: str, layer: int, columns: int) -> int:
     """One prompt resumed after a layer's heads or neurons, as the engine does it.
 
-    `columns` is how many logits are wanted; None is the whole vocabulary.
+    `columns` is how many logits are computed.
     """
     changed, last = shape.length - shape.first, network.layers - 1
     total = 0
@@ -44,7 +44,7 @@ def resumed_run(network: Network, shape: Shape, kind: str, layer: int, columns: 
         # The last layer's other positions give keys and values only.
         total += (changed - needed) * 4 * network.width**2
         total += _mlp(network, needed)
-    return total + 2 * network.width * (columns or network.vocabulary)
+    return total + 2 * network.width * columns
 
 
 def _projections(network: Network, positions: int) -> int:

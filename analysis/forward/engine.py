@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from analysis.metrics import Readout
+
 KINDS = ("heads", "neurons")
 
 # Activations (prompt, changed, component, size) of every (kind, layer), and sets of components
@@ -43,6 +45,7 @@ class Forward(ABC):
         layer: int,
         change: Float[Tensor, "*batch prompt changed d_model"],
         columns: Int[Tensor, "prompt column"] | None,
+        normalised: bool,
     ) -> Float[Tensor, "*batch prompt column"]:
         """What `BaseRun.resume` returns."""
 
@@ -53,6 +56,7 @@ class Forward(ABC):
         values: Activations,
         chosen: Chosen,
         columns: Int[Tensor, "prompt column"] | None,
+        normalised: bool,
     ) -> Float[Tensor, "set prompt column"]:
         """What `BaseRun.replace` returns."""
 
@@ -61,7 +65,7 @@ class Forward(ABC):
         """A bound on the numbers that a run of one prompt keeps, or holds while it runs."""
 
     @abstractmethod
-    def floats_held(self, length: int, first: int, columns: int | None, gradient: bool) -> int:
+    def floats_held(self, length: int, first: int, readout: Readout, gradient: bool) -> int:
         """A bound on the numbers held while one prompt is resumed with one change."""
 
     def components(self, kind: str) -> int:
@@ -91,25 +95,28 @@ class BaseRun:
         layer: int,
         change: Float[Tensor, "*batch prompt changed d_model"],
         columns: Int[Tensor, "prompt column"] | None = None,
+        normalised: bool = False,
     ) -> Float[Tensor, "*batch prompt column"]:
         """The last token's logits when a layer's heads or neurons write `change` more.
 
         Any number of changes, each of all prompts, at once; differentiable in `change`. `columns`
-        are the tokens whose logits are wanted for each prompt; None gives the whole vocabulary.
+        are the tokens whose logits are wanted for each prompt, None for the whole vocabulary;
+        `normalised` gives log-probabilities in place of logits.
         """
-        return self.forward.resume(self, kind, layer, change, columns)
+        return self.forward.resume(self, kind, layer, change, columns, normalised)
 
     def replace(
         self,
         values: Activations,
         chosen: Chosen,
         columns: Int[Tensor, "prompt column"] | None = None,
+        normalised: bool = False,
     ) -> Float[Tensor, "set prompt column"]:
         """The last token's logits when all chosen components take these values together.
 
         Any number of sets of components at once; a kind that `chosen` lacks stays as it is.
         """
-        return self.forward.replace(self, values, chosen, columns)
+        return self.forward.replace(self, values, chosen, columns, normalised)
 
 
 def replaced(

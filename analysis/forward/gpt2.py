@@ -18,9 +18,11 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import GPT2Config
 
 from analysis.forward.engine import Activations, BaseRun, Chosen, Forward, replaced
+from analysis.metrics import Readout
 
 Past = tuple[Float[Tensor, "_ head before d_head"], Float[Tensor, "_ head before d_head"]]
 
+_CHUNK = 2048
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
     "gelu_new": partial(functional.gelu, approximate="tanh"),
@@ -112,6 +114,7 @@ class GPT2Forward(Forward):
         layer: int,
         change: Float[Tensor, "*batch prompt changed d_model"],
         columns: Int[Tensor, "prompt column"] | None,
+        normalised: bool,
     ) -> Float[Tensor, "*batch prompt column"]:
         """The last layer reads every position but is needed at the last one only."""
         last = self.layers - 1
@@ -124,7 +127,7 @@ class GPT2Forward(Forward):
             stream = stream[:, -moved.shape[1] :] + block.attention_write(moved.flatten(-2))
             stream = self._add_mlp(later, stream)
         final = self._norm(stream[:, -1], self.final_norm).unflatten(0, change.shape[:-2])
-        return self._logits(final, columns)
+        return self._unembed(final, columns, normalised)
 
     @torch.no_grad()
     def replace(
@@ -133,6 +136,7 @@ class GPT2Forward(Forward):
         values: Activations,
         chosen: Chosen,
         columns: Int[Tensor, "prompt column"] | None,
+        normalised: bool,
     ) -> Float[Tensor, "set prompt column"]:
         sets = len(next(iter(chosen.values())))
         tokens = run.tokens[:, run.first :].repeat(sets, 1)
@@ -146,18 +150,20 @@ class GPT2Forward(Forward):
             posts = replaced(posts, values["neurons", layer], chosen.get("neurons"), layer)
             stream = stream + block.mlp_write(posts.squeeze(-1))
         final = self._norm(stream[:, -1], self.final_norm)
-        return self._logits(final.unflatten(0, (sets, -1)), columns)
+        return self._unembed(final.unflatten(0, (sets, -1)), columns, normalised)
 
     def floats_kept(self, length: int, first: int) -> int:
         d_model, neurons = self.embedding.shape[1], self.components("neurons")
         prefix, changed = 2 * first * d_model, (length - first) * (3 * d_model + neurons)
         return self.layers * (prefix + changed) + self.embedding.shape[0]
 
-    def floats_held(self, length: int, first: int, columns: int | None, gradient: bool) -> int:
+    def floats_held(self, length: int, first: int, readout: Readout, gradient: bool) -> int:
         d_model, neurons = self.embedding.shape[1], self.components("neurons")
-        changed, vocabulary = length - first, self.embedding.shape[0]
+        changed, columns = length - first, readout.columns.shape[1]
         block = changed * (8 * d_model + 3 * neurons) + 4 * length * d_model
-        read_out = d_model * columns if columns else 3 * vocabulary
+        read_out = (d_model + 4) * columns
+        if readout.normalised:
+            read_out += 3 * _CHUNK + (2 * len(self.unembed.weight) if gradient else 0)
         return block * (self.layers if gradient else 1) + read_out
 
     def _read(
@@ -220,15 +226,28 @@ class GPT2Forward(Forward):
         block = self.blocks[layer]
         return stream + block.mlp_write(self._neurons(block, stream))
 
-    def _logits(
+    def _unembed(
         self,
         final: Float[Tensor, "*batch prompt d_model"],
         columns: Int[Tensor, "prompt column"] | None,
+        normalised: bool,
     ) -> Float[Tensor, "*batch prompt column"]:
+        """Logits or log-probabilities of some columns, or of all of them."""
         if columns is None:
-            return self.unembed(final)
+            logits = self.unembed(final)
+            return logits.log_softmax(dim=-1) if normalised else logits
         weight, bias = self.unembed.weight[columns], self.unembed.bias[columns]
-        return torch.einsum("...pd,pcd->...pc", final, weight) + bias
+        logits = torch.einsum("...pd,pcd->...pc", final, weight) + bias
+        return logits - self._log_normaliser(final) if normalised else logits
+
+    def _log_normaliser(self, final: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch 1"]:
+        """log Σ exp of all logits, by parts of the vocabulary that a processor's cache holds."""
+        parts = zip(self.unembed.weight.split(_CHUNK), self.unembed.bias.split(_CHUNK), strict=True)
+        sums = [
+            functional.linear(final, weight, bias).logsumexp(dim=-1, keepdim=True)
+            for weight, bias in parts
+        ]
+        return torch.cat(sums, dim=-1).logsumexp(dim=-1, keepdim=True)
 
     def _norm(
         self,

@@ -14,6 +14,7 @@ from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.forward.engine import Activations, BaseRun, Chosen, Forward, replaced
+from analysis.metrics import Readout
 
 ACTIVATIONS = {"heads": "blocks.{}.attn.hook_z", "neurons": "blocks.{}.mlp.hook_post"}
 WRITTEN = {"heads": "blocks.{}.hook_attn_out", "neurons": "blocks.{}.hook_mlp_out"}
@@ -65,6 +66,7 @@ class HookedForward(Forward):
         layer: int,
         change: Float[Tensor, "*batch prompt changed d_model"],
         columns: Int[Tensor, "prompt column"] | None,
+        normalised: bool,
     ) -> Float[Tensor, "*batch prompt column"]:
         added = functional.pad(change.flatten(0, -3), (0, 0, run.first, 0))
 
@@ -75,7 +77,7 @@ class HookedForward(Forward):
             run.tokens.repeat(len(added) // len(run.tokens), 1),
             fwd_hooks=[(WRITTEN[kind].format(layer), add)],
         )
-        return _columns(logits[:, -1].unflatten(0, change.shape[:-2]), columns)
+        return _columns(logits[:, -1].unflatten(0, change.shape[:-2]), columns, normalised)
 
     @torch.no_grad()
     def replace(
@@ -84,6 +86,7 @@ class HookedForward(Forward):
         values: Activations,
         chosen: Chosen,
         columns: Int[Tensor, "prompt column"] | None,
+        normalised: bool,
     ) -> Float[Tensor, "set prompt column"]:
         sets = len(next(iter(chosen.values())))
 
@@ -100,13 +103,13 @@ class HookedForward(Forward):
             run.tokens.repeat(sets, 1),
             fwd_hooks=[hook_for(kind, layer) for kind in chosen for layer in range(self.layers)],
         )
-        return _columns(logits[:, -1].unflatten(0, (sets, -1)), columns)
+        return _columns(logits[:, -1].unflatten(0, (sets, -1)), columns, normalised)
 
     def floats_kept(self, length: int, first: int) -> int:
         d_model, neurons = self._widths()
         return length * (self.layers * (8 * d_model + 2 * neurons) + self._vocabulary())
 
-    def floats_held(self, length: int, first: int, columns: int | None, gradient: bool) -> int:
+    def floats_held(self, length: int, first: int, readout: Readout, gradient: bool) -> int:
         d_model, neurons = self._widths()
         block = length * (12 * d_model + 6 * neurons)
         return block * (self.layers if gradient else 1) + 3 * length * self._vocabulary()
@@ -138,5 +141,7 @@ class HookedForward(Forward):
 def _columns(
     logits: Float[Tensor, "*batch prompt vocabulary"],
     columns: Int[Tensor, "prompt column"] | None,
+    normalised: bool,
 ) -> Float[Tensor, "*batch prompt column"]:
-    return logits if columns is None else logits.gather(-1, columns.expand(*logits.shape[:-1], -1))
+    values = logits.log_softmax(dim=-1) if normalised else logits
+    return values if columns is None else values.gather(-1, columns.expand(*values.shape[:-1], -1))

@@ -162,8 +162,8 @@ def _whole_stream(model: TransformerBridge, pairs: PromptPairs) -> float:
     for part in _parts(model, pairs):
         for (kind, layer), stream in part.base.after.items():
             everything = part.source.after[kind, layer] - stream
-            logits = part.base.resume(kind, layer, everything, part.readout.columns)
-            differences.append(part.readout.of_columns(logits) - part.measure(part.source))
+            logits = part.base.resume(kind, layer, everything)
+            differences.append(part.readout.of_vocabulary(logits) - part.measure(part.source))
     return _largest(torch.cat(differences))
 
 

@@ -11,7 +11,7 @@ from analysis.bench.workloads import Shape
 from analysis.forward import KINDS, forward_of
 
 
-@pytest.mark.parametrize("columns", [None, 2])
+@pytest.mark.parametrize("columns", [None, 2, 5])
 @pytest.mark.parametrize("layer", range(4))
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_resumed_run_does_what_the_formula_says(testbed, kind, layer, columns):
@@ -19,10 +19,12 @@ def test_a_resumed_run_does_what_the_formula_says(testbed, kind, layer, columns)
     tokens = torch.arange(prompts * shape.length).reshape(prompts, -1)
     run = forward_of(testbed).run(tokens, shape.first)
     change = torch.zeros(prompts, shape.length - shape.first, testbed.cfg.d_model)
-    wanted = None if columns is None else tokens[:, :columns]
+    wanted, normalised = None if columns is None else tokens[:, :columns], columns == 5
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        run.resume(kind, layer, change, wanted)
-    expected = prompts * resumed_run(network_of(run), shape, kind, layer, columns)
+        run.resume(kind, layer, change, wanted, normalised)
+    network = network_of(run)
+    computed = (columns or 0) + (network.vocabulary if columns in (None, 5) else 0)
+    expected = prompts * resumed_run(network, shape, kind, layer, computed)
     assert counter.get_total_flops() == expected
 
 

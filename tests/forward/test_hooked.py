@@ -87,8 +87,9 @@ def test_both_engines_have_one_interface(tiny, kind, first):
             one, other = (getattr(run, name)[kind, layer] for run in runs)
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
         for wanted in (None, columns):
-            one, other = (run.resume(kind, layer, change, wanted) for run in runs)
-            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
+            for normalised in (False, True):
+                one, other = (run.resume(kind, layer, change, wanted, normalised) for run in runs)
+                torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("first", [0, 3])
