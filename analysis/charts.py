@@ -1,12 +1,17 @@
 """Frames to charts, in one theme: colour-blind safe, readable on light and on dark."""
 
+from typing import Any, cast
+
 import altair as alt
+import numpy as np
 import polars as pl
 from IPython.display import Markdown
 
 # Okabe and Ito's blue and vermilion; the grey keeps its contrast on white and on near-black.
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#7f7f7f"
+FOUR = [BLUE, VERMILION, "#009E73", "#CC79A7"]  # and their green and purple
 KIND_TITLES = {"heads": "attention heads", "neurons": "MLP neurons"}
+FIVE = [*FOUR, "#E69F00"]
 MOST_POINTS = 300
 
 
@@ -14,7 +19,7 @@ MOST_POINTS = 300
 def theme() -> alt.theme.ThemeConfig:
     """The one look of every chart."""
     axis = {"labelColor": GREY, "titleColor": GREY, "domainColor": GREY, "tickColor": GREY}
-    return {
+    config: dict[str, Any] = {
         "background": "transparent",
         "config": {
             "view": {"stroke": None},
@@ -26,6 +31,7 @@ def theme() -> alt.theme.ThemeConfig:
             "font": "DejaVu Sans, Helvetica, Arial, sans-serif",
         },
     }
+    return cast(alt.theme.ThemeConfig, config)
 
 
 def table(frame: pl.DataFrame) -> Markdown:
@@ -65,8 +71,8 @@ def plot_correlation(scores: pl.DataFrame, title: str) -> alt.LayerChart:
 
     Of more than `MOST_POINTS` components the strongest are drawn, and as many again of the others.
     """
-    low = min(scores["ap"].min(), scores["ig"].min())
-    high = max(scores["ap"].max(), scores["ig"].max())
+    both = scores.select("ap", "ig").to_numpy()
+    low, high = both.min(), both.max()
     identity = (
         alt.Chart(pl.DataFrame({"ap": [low, high], "ig": [low, high]}))
         .mark_line(color=GREY, strokeDash=[4, 4], strokeWidth=1)
@@ -80,7 +86,7 @@ def plot_correlation(scores: pl.DataFrame, title: str) -> alt.LayerChart:
             alt.Y("ig:Q", title="integrated gradients (metric units)"),
         )
     )
-    return (identity + points).properties(width=250, height=250, title=title)
+    return alt.layer(identity, points, width=250, height=250, title=title)
 
 
 def plot_correlation_comparison(
@@ -116,7 +122,7 @@ def plot_attn(scores: pl.DataFrame, column: str, title: str, largest: float) -> 
 def plot_attn_comparison(scores: pl.DataFrame) -> alt.HConcatChart:
     """The heads' IG beside their AP on one scale; columns kind, layer, component, ap, ig."""
     heads = scores.filter(pl.col("kind") == "heads")
-    largest = max(heads["ap"].abs().max(), heads["ig"].abs().max())
+    largest = float(np.abs(heads.select("ap", "ig").to_numpy()).max())
     titles = {"ig": "integrated gradients", "ap": "activation patching"}
     return alt.hconcat(
         *(plot_attn(heads, column, title, largest) for column, title in titles.items())
@@ -129,13 +135,62 @@ def plot_bar_chart(estimates: pl.DataFrame, value: str) -> alt.LayerChart:
         alt.Y("task:N", title=None, sort=None),
         alt.YOffset("kind:N", sort=list(KIND_TITLES)),
     )
-    return (
-        bars.mark_bar().encode(
-            alt.X("mean:Q", title=value, scale=alt.Scale(domainMax=1)),
-            alt.Color("kind:N", title=None, sort=list(KIND_TITLES)),
+    values = bars.mark_bar().encode(
+        alt.X("mean:Q", title=value, scale=alt.Scale(domainMax=1)),
+        alt.Color("kind:N", title=None, sort=list(KIND_TITLES)),
+    )
+    intervals = bars.mark_rule(color=GREY, strokeWidth=2).encode(alt.X("low:Q"), alt.X2("high:Q"))
+    return alt.layer(values, intervals, width=480, height=alt.Step(20))
+
+
+def plot_overlap(overlaps: pl.DataFrame) -> alt.HConcatChart:
+    """Overlap of the top k by k, with intervals and chance; columns task, kind, k, mean, low, high,
+    chance.
+    """
+    return alt.hconcat(
+        *(
+            _overlap(overlaps.filter(pl.col("kind") == kind), title)
+            for kind, title in KIND_TITLES.items()
         )
-        + bars.mark_rule(color=GREY, strokeWidth=2).encode(alt.X("low:Q"), alt.X2("high:Q"))
-    ).properties(width=480, height=alt.Step(20))
+    )
+
+
+def _overlap(overlaps: pl.DataFrame, title: str) -> alt.LayerChart:
+    curves = alt.Chart(overlaps).encode(
+        alt.X("k:Q", title="k, the size of the top sets", scale=alt.Scale(type="log")),
+        alt.Color("task:N", title=None, sort=None, scale=alt.Scale(range=FOUR)),
+    )
+    share = alt.Y("mean:Q", title="overlap", scale=alt.Scale(domain=[0, 1]))
+    chance = curves.mark_line(color=GREY, strokeDash=[4, 4]).encode(
+        alt.Y("chance:Q"), color=alt.value(GREY)
+    )
+    return alt.layer(
+        curves.mark_area(opacity=0.2).encode(alt.Y("low:Q"), alt.Y2("high:Q")),
+        chance,
+        curves.mark_line(point=True).encode(share, alt.Shape("task:N", title=None, sort=None)),
+        width=230,
+        height=200,
+        title=title,
+    )
+
+
+def plot_distribution(per_prompt: pl.DataFrame) -> alt.HConcatChart:
+    """Each prompt's r, a tick each, with the median; columns task, kind, r."""
+    return alt.hconcat(
+        *(
+            _ticks(per_prompt.filter(pl.col("kind") == kind), title)
+            for kind, title in KIND_TITLES.items()
+        )
+    )
+
+
+def _ticks(per_prompt: pl.DataFrame, title: str) -> alt.LayerChart:
+    prompts = alt.Chart(per_prompt).encode(alt.Y("task:N", title=None, sort=None))
+    every = prompts.mark_tick(color=BLUE, opacity=0.35, thickness=1, size=18).encode(
+        alt.X("r:Q", title="Pearson's r of a prompt", scale=alt.Scale(zero=False))
+    )
+    median = prompts.mark_tick(color=VERMILION, thickness=3, size=22).encode(alt.X("median(r):Q"))
+    return alt.layer(every, median, width=220, height=alt.Step(30), title=title)
 
 
 def keep_extremes(scores: pl.DataFrame, most: int) -> pl.DataFrame:
@@ -145,3 +200,131 @@ def keep_extremes(scores: pl.DataFrame, most: int) -> pl.DataFrame:
     )
     others = ordered.slice(most)
     return pl.concat([ordered.head(most), others.gather_every(max(1, -(-len(others) // most)))])
+
+
+def plot_baselines(agreement: pl.DataFrame) -> alt.HConcatChart:
+    """r for every pair of baselines, a panel a task; columns task, ig, ap, mean."""
+    return alt.hconcat(
+        *(
+            _pairs_of_baselines(agreement.filter(pl.col("task") == task), task)
+            for task in agreement["task"].unique(maintain_order=True)
+        )
+    )
+
+
+def _pairs_of_baselines(agreement: pl.DataFrame, title: str) -> alt.LayerChart:
+    cells = alt.Chart(agreement).encode(
+        alt.X("ap:N", title="AP's baseline", sort=None, axis=alt.Axis(labelAngle=0)),
+        alt.Y("ig:N", title="IG's baseline", sort=None),
+    )
+    scale = alt.Scale(scheme="redblue", domain=[-1, 1], domainMid=0)
+    tiles = cells.mark_rect().encode(alt.Color("mean:Q", title="r", scale=scale))
+    written = cells.mark_text().encode(
+        alt.Text("mean:Q", format=".2f"),
+        color=alt.condition("abs(datum.mean) > 0.6", alt.value("white"), alt.value("black")),
+    )
+    return alt.layer(tiles, written, width=120, height=120, title=title)
+
+
+def plot_steps(steps: pl.DataFrame) -> alt.Chart:
+    """The largest gap against the steps, a line a rule; columns rule, steps, gap."""
+    logarithmic = alt.Scale(type="log")
+    return (
+        alt.Chart(steps)
+        .mark_line(point=True)
+        .encode(
+            alt.X("steps:Q", title="steps", scale=alt.Scale(type="log", base=2)),
+            alt.Y(
+                "gap:Q",
+                title="largest gap / largest |total effect|",
+                scale=logarithmic,
+                axis=alt.Axis(format=".0e", tickCount=6),
+            ),
+            alt.Color("rule:N", title=None, sort=None, scale=alt.Scale(range=FIVE)),
+            alt.Shape("rule:N", title=None, sort=None),
+        )
+        .properties(width=420, height=220)
+    )
+
+
+def plot_sets(sets: pl.DataFrame) -> alt.HConcatChart:
+    """What ablating sets does, with intervals; columns task, kind, set, mean, low, high."""
+    return alt.hconcat(
+        *(_sets(sets.filter(pl.col("kind") == kind), title) for kind, title in KIND_TITLES.items())
+    )
+
+
+def _sets(sets: pl.DataFrame, title: str) -> alt.LayerChart:
+    marks = alt.Chart(sets).encode(
+        alt.Y("task:N", title=None, sort=None),
+        alt.YOffset("set:N", sort=None),
+        alt.Color("set:N", title=None, sort=None, scale=alt.Scale(range=FOUR)),
+    )
+    points = marks.mark_point(filled=True, size=45).encode(
+        alt.X("mean:Q", title="change of the metric / mean total effect"),
+        alt.Shape("set:N", title=None, sort=None),
+    )
+    intervals = marks.mark_rule(strokeWidth=2).encode(alt.X("low:Q"), alt.X2("high:Q"))
+    return alt.layer(intervals, points, width=220, height=alt.Step(12), title=title)
+
+
+def plot_circuits(curves: pl.DataFrame) -> alt.HConcatChart:
+    """Faithfulness against the share of components kept, a line a method, a panel a task;
+    columns task, method, share, faithfulness. The empty circuit has no place on the axis.
+    """
+    shown = curves.filter(pl.col("share") > 0)
+    return alt.hconcat(
+        *(
+            alt.Chart(shown.filter(pl.col("task") == task))
+            .mark_line(point=True)
+            .encode(
+                alt.X("share:Q", title="share kept", scale=alt.Scale(type="log")),
+                alt.Y("faithfulness:Q", title="faithfulness"),
+                alt.Color("method:N", title=None, sort=None, scale=alt.Scale(range=FOUR)),
+                alt.Shape("method:N", title=None, sort=None),
+            )
+            .properties(width=130, height=150, title=task)
+            for task in curves["task"].unique(maintain_order=True)
+        )
+    )
+
+
+def plot_speedup(layers: pl.DataFrame) -> alt.HConcatChart:
+    """Speedup by layer, heads and neurons side by side; columns task, kind, layer, speedup."""
+    return alt.hconcat(
+        *(
+            alt.Chart(layers.filter(pl.col("kind") == kind))
+            .mark_line(point=True)
+            .encode(
+                alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0)),
+                alt.Y("speedup:Q", title="times faster", scale=alt.Scale(type="log")),
+                alt.Color("task:N", title=None, sort=None, scale=alt.Scale(range=FOUR)),
+                alt.Shape("task:N", title=None, sort=None),
+            )
+            .properties(width=230, height=200, title=title)
+            for kind, title in KIND_TITLES.items()
+        )
+    )
+
+
+def plot_growth(operations: pl.DataFrame) -> alt.HConcatChart:
+    """Operations as each size grows, a panel each; columns grows, size, method, operations."""
+    return alt.hconcat(
+        *(
+            alt.Chart(operations.filter(pl.col("grows") == grows))
+            .mark_line(point=True)
+            .encode(
+                alt.X("size:Q", title=grows, scale=alt.Scale(type="log", nice=False)),
+                alt.Y(
+                    "operations:Q",
+                    title="operations",
+                    scale=alt.Scale(type="log"),
+                    axis=alt.Axis(format=".0e", tickCount=5),
+                ),
+                alt.Color("method:N", title=None, sort=None, scale=alt.Scale(range=FOUR)),
+                alt.Shape("method:N", title=None, sort=None),
+            )
+            .properties(width=170, height=200)
+            for grows in operations["grows"].unique(maintain_order=True)
+        )
+    )
