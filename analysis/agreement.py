@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.stats import bootstrap, kendalltau, rankdata
 
-RESAMPLES = 2000
+RESAMPLES = 1000
 BATCH = 200
 LEVEL = 0.95
 
@@ -101,10 +101,15 @@ def jaccard_at(k: int) -> Statistic:
 
 def top(values: Rows, k: int) -> np.ndarray:
     """A mask of each row's k components largest by |score|; the first of equal ones is taken."""
-    order = np.argsort(-np.abs(values), axis=1, kind="stable")[:, :k]
-    mask = np.zeros(values.shape, dtype=bool)
-    np.put_along_axis(mask, order, True, axis=1)
-    return mask
+    sizes = np.abs(values)
+    if k >= sizes.shape[1]:
+        return np.ones(sizes.shape, dtype=bool)
+    if k == 0:
+        return np.zeros(sizes.shape, dtype=bool)
+    threshold = -np.partition(-sizes, k - 1, axis=1)[:, k - 1 : k]
+    above, equal = sizes > threshold, sizes == threshold
+    places_left = k - above.sum(axis=1, keepdims=True)
+    return above | (equal & (np.cumsum(equal, axis=1) <= places_left))
 
 
 def correlations(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, " prompt"]:

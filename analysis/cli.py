@@ -41,10 +41,11 @@ def run(
 
     prompts = PROMPTS if n is None else n
     study = aligned_baselines(model_of_record(model), n=prompts, seed=seed, progress=True)
-    for row in study.agreement.iter_rows(named=True):
+    for task, direction, kind in study.cells():
+        r = study.estimate(task, kind, direction=direction)
         typer.echo(
-            f"{row['task']:16} {row['kind']:8} r {row['statistic']:13} "
-            f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+            f"{task:16} {direction:10} {kind:8} r of the means {r.mean:.3f} "
+            f"[{r.low:.3f}, {r.high:.3f}]"
         )
     if picture:
         chart = charts.plot_correlation_comparison(study.scores_of("ioi"), study.labels("ioi"))

@@ -1,11 +1,15 @@
+import re
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from analysis import cli, paths
+from analysis import cli, load_model, paths
+from analysis.training import train as training
 
 ROOT = Path(__file__).parents[1]
 runner = CliRunner()
@@ -14,7 +18,7 @@ runner = CliRunner()
 def test_help_names_the_commands():
     result = runner.invoke(cli.app, ["--help"])
     assert result.exit_code == 0
-    for command in ("run", "train", "preview"):
+    for command in ("run", "bench", "train", "preview"):
         assert command in result.output
 
 
@@ -23,7 +27,28 @@ def test_run_keeps_results_and_prints_the_agreement(tiny_directory, tmp_path, mo
     result = runner.invoke(cli.app, ["run", "--model", str(tiny_directory), "--n", "3"])
     assert result.exit_code == 0, result.output
     assert "capital-country" in result.output
-    assert len(list((tmp_path / "results").glob("*.parquet"))) == 8
+    assert len(list((tmp_path / "results").glob("*.parquet"))) == 4 * 2 * 3
+
+
+def test_train_saves_a_checkpoint_with_its_card(tmp_path, monkeypatch):
+    """The real command with a recipe of two steps."""
+    recipe = replace(training.Recipe(), layers=1, width=16, heads=2, steps=2, sentences=2, warmup=1)
+    short = partial(training.train, recipe=replace(recipe, tokenizer_sentences=20_000))
+    monkeypatch.setattr(training, "train", partial(short, progress=False))
+    monkeypatch.setattr(paths, "MODELS", tmp_path)
+    result = runner.invoke(cli.app, ["train", "small", "--seed", "3"])
+    assert result.exit_code == 0, result.output
+    card = (tmp_path / "small" / "README.md").read_text()
+    assert "Seed 3" in card and "| ioi | trained |" in card
+    assert load_model(tmp_path / "small").cfg.n_layers == 1
+
+
+def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
+    """And says what its comments say: the attributions add up."""
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})
+    assert float(re.findall(r"tensor\((\S+)\)", capsys.readouterr().out)[-1]) < 1e-3
 
 
 @pytest.mark.parametrize(

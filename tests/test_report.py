@@ -8,8 +8,10 @@ from nbclient.exceptions import CellExecutionError
 from analysis import paths, preview
 from analysis.studies.aligned_baselines import aligned_baselines
 
+# One worker renders the site once for all of these.
+pytestmark = pytest.mark.xdist_group("report")
 ROOT = Path(__file__).parents[1]
-PAGES = ("index", "aligned-baselines", "methods")
+PAGES = ("index", "aligned-baselines", "performance", "methods")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def test_every_documents_cells_run(site):
 
 def test_the_study_shows_its_charts_tables_and_sentences(site):
     page = (site / "report" / "aligned-baselines.html").read_text()
-    assert page.count('src="data:image/svg+xml') == 13
+    assert page.count('src="data:image/svg+xml') == 15
     assert "No description" not in page
     assert "scatter plots of integrated gradients" in page
     assert "On 4 prompts" in page

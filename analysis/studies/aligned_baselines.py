@@ -4,59 +4,62 @@ The study returns tidy frames; `report/aligned-baselines.qmd` shows them.
 """
 
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
-import numpy as np
 import polars as pl
 from transformer_lens.model_bridge import TransformerBridge
 
-from analysis.agreement import (
-    Estimate,
-    average_correlation,
-    correlation_of_means,
-    mean_over_prompts,
-)
+from analysis.agreement import Estimate, mean_over_prompts
 from analysis.attribution import Scores, activation_patching, integrated_gradients
+from analysis.attribution.parts import DIRECTIONS
 from analysis.forward import KINDS
-from analysis.metrics import logit_diff, prob_diff
-from analysis.studies.cache import cached_scores
-from analysis.tasks import TASKS, PromptPairs, load_task
+from analysis.metrics import Metric, logit_diff, prob_diff
+from analysis.studies import comparison
+from analysis.studies.cache import cached_frame, cached_scores
+from analysis.studies.comparison import HALVES, OF_MEANS, PER_PROMPT, TOP
+from analysis.tasks import TASKS, load_task
 
 PROMPTS = int(os.environ.get("ANALYSIS_PROMPTS", 100))
-PER_PROMPT, OF_MEANS = "per prompt", "of the means"
-UNITS = {logit_diff: "logits", prob_diff: "probability"}
+UNITS: dict[Metric, str] = {logit_diff: "logits", prob_diff: "probability"}
 
 
 @dataclass(frozen=True)
 class AlignedBaselines:
-    """The study's results.
-
-    metrics: task, prompt, run (clean or corrupted), metric.
-    scores: task, kind, layer, component, ap, ig: means over prompts in the metric's units.
-    agreement: task, kind, statistic, and the estimate's mean, sd, low, high.
-    gaps: task, kind, the largest |completeness gap| of any layer and prompt, relative to the
-        largest |total effect|.
-    """
+    """The study's results; `analysis.studies.comparison` has each frame's columns."""
 
     prompts: dict[str, int]
     metrics: pl.DataFrame
     scores: pl.DataFrame
     agreement: pl.DataFrame
+    per_prompt: pl.DataFrame
     gaps: pl.DataFrame
 
-    def estimate(self, task: str, kind: str, statistic: str) -> Estimate:
-        """One estimate of the agreement table."""
+    def estimate(
+        self,
+        task: str,
+        kind: str,
+        statistic: str = "Pearson",
+        scope: str = OF_MEANS,
+        direction: str = "noising",
+        k: int = 0,
+    ) -> Estimate:
+        """One estimate of the agreement."""
         row = self.agreement.row(
             by_predicate=(pl.col("task") == task)
+            & (pl.col("direction") == direction)
             & (pl.col("kind") == kind)
-            & (pl.col("statistic") == statistic),
+            & (pl.col("scope") == scope)
+            & (pl.col("statistic") == statistic)
+            & (pl.col("k") == k),
             named=True,
         )
         return Estimate(*(row[name] for name in Estimate._fields))
 
     def strongest(self, task: str, kind: str, method: str) -> dict:
         """The component with the largest |mean score|, and its share of the mean total effect."""
-        rows = self.scores.filter(pl.col("task") == task, pl.col("kind") == kind)
+        rows = self.scores_of(task).filter(pl.col("kind") == kind)
         row = rows.sort(pl.col(method).abs(), descending=True).row(0, named=True)
         return row | {"share": row[method] / self.total(task)}
 
@@ -72,13 +75,13 @@ class AlignedBaselines:
         """One task's metrics."""
         return self.metrics.filter(pl.col("task") == task)
 
-    def scores_of(self, task: str) -> pl.DataFrame:
-        """One task's mean scores."""
-        return self.scores.filter(pl.col("task") == task)
+    def scores_of(self, task: str, direction: str = "noising") -> pl.DataFrame:
+        """One task's mean scores in one direction."""
+        return self.scores.filter(pl.col("task") == task, pl.col("direction") == direction)
 
-    def labels(self, task: str) -> dict[str, str]:
+    def labels(self, task: str, direction: str = "noising") -> dict[str, str]:
         """The correlation of the means of each kind, as a chart's label."""
-        return {kind: f"r = {self.estimate(task, kind, OF_MEANS)}" for kind in KINDS}
+        return {kind: f"r = {self.estimate(task, kind, direction=direction)}" for kind in KINDS}
 
     def unit(self, task: str) -> str:
         """The metric's unit."""
@@ -86,7 +89,7 @@ class AlignedBaselines:
 
     def finding(self, task: str) -> str:
         """What was found on a task, in two sentences of Markdown."""
-        heads, neurons = (self.estimate(task, kind, OF_MEANS) for kind in KINDS)
+        heads, neurons = (self.estimate(task, kind) for kind in KINDS)
         ap, ig = (self.strongest(task, "heads", method) for method in ("ap", "ig"))
         first = f"head {ap['layer']}.{ap['component']}"
         second = f"head {ig['layer']}.{ig['component']}"
@@ -107,103 +110,139 @@ class AlignedBaselines:
     def summary(self) -> str:
         """The page's claim, in a sentence of Markdown."""
         lowest = {
-            kind: min((self.estimate(task, kind, OF_MEANS) for task in self.prompts), key=_mean)
+            kind: min(
+                (
+                    self.estimate(task, kind, direction=direction)
+                    for task in self.prompts
+                    for direction in DIRECTIONS
+                ),
+                key=lambda estimate: estimate.mean,
+            )
             for kind in KINDS
         }
         return (
             "Between the same two activations IG and AP give correlated scores on all "
-            f"{len(self.prompts)} tasks: Pearson's r of the prompt-averaged scores is at least "
-            f"{lowest['heads']} for heads and {lowest['neurons']} for neurons (the lowest task's "
-            "value with its interval)."
+            f"{len(self.prompts)} tasks, in both directions: Pearson's r of the prompt-averaged "
+            f"scores is at least {lowest['heads']} for heads and {lowest['neurons']} for neurons "
+            "(the lowest value with its interval)."
         )
 
-    def table(self) -> pl.DataFrame:
-        """The agreement, a row a task and kind."""
+    def cells(self) -> Iterator[tuple[str, str, str]]:
+        """Every task, direction and kind, in the order of the tables."""
+        return product(self.prompts, DIRECTIONS, KINDS)
+
+    def correlation_table(self) -> pl.DataFrame:
+        """The correlations, a row a task, direction and kind."""
+        return self._table(
+            lambda *cell: {
+                "r over prompts": self._at(*cell, "Pearson", PER_PROMPT),
+                "r of the means": self._at(*cell, "Pearson"),
+                "Spearman's ρ": self._at(*cell, "Spearman"),
+                "Kendall's τ": self._at(*cell, "Kendall"),
+                "concordance": self._at(*cell, "concordance"),
+            }
+        )
+
+    def overlap_table(self) -> pl.DataFrame:
+        """Overlap of the top components, with what chance would give."""
+        return self._table(
+            lambda task, direction, kind: {
+                f"top {k}": self._overlap(task, direction, kind, k) for k in TOP
+            }
+        )
+
+    def overlaps(self, direction: str = "noising") -> pl.DataFrame:
+        """The overlap of the top k by k: columns task, kind, k, mean, low, high, chance."""
+        sizes = self.scores.filter(pl.col("direction") == direction).group_by("task", "kind").len()
+        return (
+            self.agreement.filter(
+                pl.col("direction") == direction,
+                pl.col("scope") == OF_MEANS,
+                pl.col("statistic") == "overlap",
+            )
+            .join(sizes, on=["task", "kind"], maintain_order="left")
+            .with_columns(chance=pl.col("k") / pl.col("len"))
+            .select("task", "kind", "k", "mean", "low", "high", "chance")
+        )
+
+    def halves_table(self) -> pl.DataFrame:
+        """Each method's stability across halves of the prompts, and IG against AP across them."""
+        return self._table(
+            lambda *cell: {
+                name: self._at(*cell, name, HALVES) for name in ("IG", "AP", "IG against AP")
+            }
+        )
+
+    def appendix_table(self) -> pl.DataFrame:
+        """What is left: signs, scale, and r without the negligible components."""
+        return self._table(
+            lambda *cell: {
+                "sign agreement": self._at(*cell, "sign agreement"),
+                "slope": self._at(*cell, "slope"),
+                "r": self._at(*cell, "Pearson", comparison.NOT_NEGLIGIBLE),
+                "ρ": self._at(*cell, "Spearman", comparison.NOT_NEGLIGIBLE),
+                "Jaccard, top 10": self._at(*cell, "Jaccard", k=10),
+            }
+        )
+
+    def _table(self, values: Callable[[str, str, str], dict[str, str]]) -> pl.DataFrame:
         return pl.DataFrame(
             [
-                {
-                    "task": task,
-                    "kind": kind,
-                    "prompts": self.prompts[task],
-                    "mean r over prompts": str(self.estimate(task, kind, PER_PROMPT)),
-                    "sd": f"{self.estimate(task, kind, PER_PROMPT).sd:.2f}",
-                    "r of the means": str(self.estimate(task, kind, OF_MEANS)),
-                }
-                for task in self.prompts
-                for kind in KINDS
+                {"task": task, "direction": direction, "kind": kind} | values(task, direction, kind)
+                for task, direction, kind in self.cells()
             ]
         )
 
+    def _at(
+        self,
+        task: str,
+        direction: str,
+        kind: str,
+        statistic: str,
+        scope: str = OF_MEANS,
+        k: int = 0,
+    ) -> str:
+        return str(self.estimate(task, kind, statistic, scope, direction, k))
 
-def _mean(estimate: Estimate) -> float:
-    return estimate.mean
+    def _overlap(self, task: str, direction: str, kind: str, k: int) -> str:
+        components = self.scores_of(task).filter(pl.col("kind") == kind).height
+        if k >= components:
+            return "–"
+        estimate = self._at(task, direction, kind, "overlap", k=k)
+        return f"{estimate}, chance {k / components:.2f}"
 
 
 def aligned_baselines(
     model: TransformerBridge, n: int = PROMPTS, seed: int = 0, progress: bool | None = None
 ) -> AlignedBaselines:
-    """IG and AP of every head and neuron, noising with `baseline="source"`, on n prompts a task."""
-    results = [_one_task(model, task, n, seed, progress) for task in TASKS]
+    """IG and AP of every head and neuron with `baseline="source"`, on n prompts a task."""
+    results = [
+        _scores(model, task, direction, n, seed, progress)
+        for task in TASKS
+        for direction in DIRECTIONS
+    ]
+    noising = [(ap, ig) for ap, ig in results if ap.direction == "noising"]
     return AlignedBaselines(
-        prompts={task: len(pairs) for task, (pairs, _, _) in zip(TASKS, results, strict=True)},
-        metrics=pl.concat(_metrics(ap) for _, ap, _ in results),
-        scores=pl.concat(_mean_scores(ap, ig) for _, ap, ig in results),
-        agreement=pl.concat(_agreement(ap, ig, seed) for _, ap, ig in results),
-        gaps=pl.concat(_gaps(ig) for _, _, ig in results),
+        prompts={ap.task: len(ap.prompts) for ap, _ in noising},
+        metrics=pl.concat(comparison.metrics(ap) for ap, _ in noising),
+        scores=pl.concat(comparison.mean_scores(ap, ig) for ap, ig in results),
+        agreement=pl.concat(_agreement(ap, ig, seed) for ap, ig in results),
+        per_prompt=pl.concat(comparison.per_prompt(ap, ig) for ap, ig in results),
+        gaps=pl.concat(comparison.gaps(ig) for _, ig in results),
     )
 
 
-def _one_task(
-    model: TransformerBridge, task: str, n: int, seed: int, progress: bool | None
-) -> tuple[PromptPairs, Scores, Scores]:
+def _scores(
+    model: TransformerBridge, task: str, direction: str, n: int, seed: int, progress: bool | None
+) -> tuple[Scores, Scores]:
     pairs = load_task(task, model, n=n, seed=seed)
-    ap = cached_scores(activation_patching, model, pairs, progress=progress)
-    ig = cached_scores(integrated_gradients, model, pairs, progress=progress)
-    return pairs, ap, ig
-
-
-def _metrics(scores: Scores) -> pl.DataFrame:
-    runs = {"clean": scores.base, "corrupted": scores.source}
-    return pl.concat(
-        pl.DataFrame({"prompt": scores.prompts.numpy(), "metric": metric.numpy()}).select(
-            pl.lit(scores.task).alias("task"), "prompt", pl.lit(run).alias("run"), "metric"
-        )
-        for run, metric in runs.items()
+    ap, ig = (
+        cached_scores(method, model, pairs, direction=direction, progress=progress)
+        for method in (activation_patching, integrated_gradients)
     )
-
-
-def _mean_scores(ap: Scores, ig: Scores) -> pl.DataFrame:
-    frames = []
-    for kind in KINDS:
-        first, second = (scores.of(kind).mean(dim=0).numpy() for scores in (ap, ig))
-        layers, components = np.indices(first.shape)
-        columns = {"layer": layers, "component": components, "ap": first, "ig": second}
-        frames.append(
-            pl.DataFrame({name: values.ravel() for name, values in columns.items()}).select(
-                pl.lit(ap.task).alias("task"), pl.lit(kind).alias("kind"), pl.all()
-            )
-        )
-    return pl.concat(frames)
+    return ap, ig
 
 
 def _agreement(ap: Scores, ig: Scores, seed: int) -> pl.DataFrame:
-    statistics = {PER_PROMPT: average_correlation, OF_MEANS: correlation_of_means}
-    return pl.DataFrame(
-        [
-            {"task": ap.task, "kind": kind, "statistic": name}
-            | statistic(ap.of(kind), ig.of(kind), seed=seed)._asdict()
-            for kind in KINDS
-            for name, statistic in statistics.items()
-        ]
-    )
-
-
-def _gaps(ig: Scores) -> pl.DataFrame:
-    gaps = {"heads": ig.heads_gap, "neurons": ig.neurons_gap}
-    largest = ig.total.abs().max()
-    return pl.DataFrame(
-        [
-            {"task": ig.task, "kind": kind, "gap": float(gap.abs().max() / largest)}
-            for kind, gap in gaps.items()
-        ]
-    )
+    name = f"agreement-{ap.task}-{ap.direction}"
+    return cached_frame(name, lambda: comparison.agreement(ap, ig, seed), ap, ig, seed)

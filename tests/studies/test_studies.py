@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -7,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis import activation_patching, integrated_gradients, load_task, paths
-from analysis.agreement import average_correlation
+from analysis.agreement import average_correlation, correlation_of_means, spearman
+from analysis.attribution.parts import DIRECTIONS
+from analysis.studies import comparison
 from analysis.studies import testbed_notice as notice
 from analysis.studies.aligned_baselines import PER_PROMPT, aligned_baselines
 from analysis.studies.facts import facts, shapley
@@ -24,15 +28,20 @@ def study(tiny, tmp_path_factory):
 def test_frames_have_a_row_for_everything(study, tiny):
     assert study.prompts == dict.fromkeys(TASKS, 5)
     assert study.metrics.height == 4 * 5 * 2
-    assert study.scores.height == 4 * 3 * (4 + 128)
-    assert study.agreement.height == 4 * 2 * 2
+    assert study.scores.height == 4 * 2 * 3 * (4 + 128)
+    assert study.per_prompt.height == 4 * 2 * 2 * 5
+    assert study.gaps.height == 4 * 2 * 2
     assert study.scores.null_count().sum_horizontal().item() == 0
+    for table in (study.correlation_table(), study.halves_table(), study.appendix_table()):
+        assert table.height == len(list(study.cells())) == 16
 
 
-def test_frames_hold_the_methods_scores(study, tiny):
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_frames_hold_the_methods_scores(study, tiny, direction):
     pairs = load_task("greater-than", tiny, n=5)
-    ap, ig = activation_patching(tiny, pairs), integrated_gradients(tiny, pairs)
-    row = study.scores_of("greater-than").row(
+    methods = (activation_patching, integrated_gradients)
+    ap, ig = (method(tiny, pairs, direction=direction) for method in methods)
+    row = study.scores_of("greater-than", direction).row(
         by_predicate=(pl.col("kind") == "neurons")
         & (pl.col("layer") == 1)
         & (pl.col("component") == 17),
@@ -40,13 +49,54 @@ def test_frames_hold_the_methods_scores(study, tiny):
     )
     assert row["ap"] == pytest.approx(ap.neurons[:, 1, 17].mean().item(), abs=1e-7)
     assert row["ig"] == pytest.approx(ig.neurons[:, 1, 17].mean().item(), abs=1e-7)
-    assert study.estimate("greater-than", "heads", PER_PROMPT) == average_correlation(
-        ap.heads, ig.heads
+    estimate = study.estimate("greater-than", "heads", scope=PER_PROMPT, direction=direction)
+    assert estimate == average_correlation(ap.heads, ig.heads)
+    of_means = study.estimate("greater-than", "neurons", direction=direction)
+    assert of_means == correlation_of_means(ap.neurons, ig.neurons)
+    r = study.per_prompt.filter(
+        pl.col("task") == "greater-than",
+        pl.col("direction") == direction,
+        pl.col("kind") == "heads",
     )
+    assert r["r"].mean() == pytest.approx(estimate.mean)
+
+
+def test_the_metric_and_the_strongest_are_the_methods(study, tiny):
+    ap = activation_patching(tiny, load_task("greater-than", tiny, n=5))
     assert study.mean_metric("greater-than", "clean").mean == pytest.approx(ap.base.mean().item())
     assert study.total("greater-than") == pytest.approx(ap.total.mean().item(), abs=1e-6)
     strongest = study.strongest("greater-than", "heads", "ap")
     assert abs(strongest["ap"]) == pytest.approx(ap.heads.mean(dim=0).abs().max().item(), abs=1e-7)
+
+
+def test_overlaps_stand_beside_their_chance(study):
+    overlap = study.estimate("ioi", "neurons", "overlap", k=50)
+    row = study.overlap_table().row(
+        by_predicate=(pl.col("task") == "ioi")
+        & (pl.col("direction") == "noising")
+        & (pl.col("kind") == "neurons"),
+        named=True,
+    )
+    assert row["top 50"] == f"{overlap}, chance {50 / 384:.2f}"
+    heads = study.overlap_table().filter(pl.col("kind") == "heads")
+    assert set(heads["top 50"]) == {"–"}, "there are 12 heads"
+
+
+def test_negligible_components_can_be_left_out(tiny):
+    """Silent neurons, whose two scores are 0, make the signs agree and the ranks tie."""
+    pairs = load_task("gender-bias", tiny, n=4)
+    ap, ig = (method(tiny, pairs) for method in (activation_patching, integrated_gradients))
+    silent = torch.zeros(4, 3, 500)
+    padded = [replace(s, neurons=torch.cat([s.neurons, silent], dim=2)) for s in (ap, ig)]
+    for scores, name in ((padded, "without negligible"), ((ap, ig), "of the means")):
+        frame = comparison.agreement(*scores).filter(
+            pl.col("kind") == "neurons",
+            pl.col("scope") == name,
+            pl.col("statistic") == "Spearman",
+        )
+        assert frame["mean"].item() == pytest.approx(
+            spearman(*(s.neurons.mean(dim=0).reshape(1, -1).numpy() for s in (ap, ig)))[0], abs=1e-3
+        )
 
 
 def test_sentences_hold_the_studys_numbers(study):
@@ -55,7 +105,6 @@ def test_sentences_hold_the_studys_numbers(study):
         assert str(study.mean_metric(task, "clean")) in text
         assert "On 5 prompts" in text
     assert "all 4 tasks" in study.summary()
-    assert study.table().height == 8
 
 
 @pytest.mark.parametrize(
