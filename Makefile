@@ -11,7 +11,7 @@ paper: $(VENV)/installed
 	if command -v quarto >/dev/null; then quarto render; else $(PYTHON) -m analysis preview; fi
 
 test: $(VENV)/installed
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
