@@ -10,7 +10,7 @@ import huggingface_hub.constants
 import torch
 from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from analysis import paths
@@ -36,6 +36,26 @@ def load_model(name: str | Path, device: str = "cpu") -> TransformerBridge:
     with _quiet(offline=isinstance(source, Path)):
         _check_architecture(name, source)
         model = TransformerBridge.boot_transformers(str(source), device=device, dtype=torch.float32)
+        model.enable_compatibility_mode(disable_warnings=True)
+    return model.eval()
+
+
+def load_untrained(name: str | Path, seed: int = 0) -> TransformerBridge:
+    """A model of the same shape and tokenizer as `name`, with the weights that training began at.
+
+    What holds of it comes with the architecture and says nothing about what was learnt.
+
+    Raises:
+        ValueError: as `load_model` does.
+    """
+    source = _source(name)
+    with _quiet(offline=isinstance(source, Path)):
+        _check_architecture(name, source)
+        torch.manual_seed(seed)
+        network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(source)))
+        model = TransformerBridge.boot_transformers(
+            str(source), device="cpu", dtype=torch.float32, hf_model=network.float()
+        )
         model.enable_compatibility_mode(disable_warnings=True)
     return model.eval()
 

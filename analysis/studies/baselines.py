@@ -1,0 +1,99 @@
+"""Does alignment make the agreement? IG and AP from every pair of baselines."""
+
+from dataclasses import dataclass
+
+import polars as pl
+from transformer_lens.model_bridge import TransformerBridge
+
+from analysis.agreement import Estimate, correlation_of_means
+from analysis.attribution import Scores, activation_patching, integrated_gradients
+from analysis.attribution.parts import BASELINES, FEWEST_FOR_A_MEAN
+from analysis.forward import KINDS
+from analysis.studies.cache import cached_frame, cached_scores
+from analysis.tasks import TASKS, PromptPairs, load_task
+
+# A mean needs prompts of one length: so many lengths, and so many prompts of each.
+LENGTHS, PROMPTS_OF_A_LENGTH = 3, 8
+DRAWN = 100
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """`agreement` has a row a task, kind, IG's baseline and AP's: Pearson's r of the means.
+
+    Columns: task, kind, ig, ap, mean, sd, low, high; `prompts` says how many are behind each task.
+    """
+
+    prompts: dict[str, int]
+    agreement: pl.DataFrame
+
+    def estimate(self, task: str, kind: str, ig: str, ap: str) -> Estimate:
+        """r between IG from one baseline and AP from another."""
+        row = self.agreement.row(
+            by_predicate=(pl.col("task") == task)
+            & (pl.col("kind") == kind)
+            & (pl.col("ig") == ig)
+            & (pl.col("ap") == ap),
+            named=True,
+        )
+        return Estimate(*(row[name] for name in Estimate._fields))
+
+
+def baselines(
+    model: TransformerBridge, n: int = DRAWN, seed: int = 0, progress: bool | None = None
+) -> Baselines:
+    """The full 3 × 3 of every task, noising, on prompts of its `LENGTHS` most frequent lengths."""
+    data = {task: frequent_lengths(load_task(task, model, n=n, seed=seed)) for task in TASKS}
+    return Baselines(
+        prompts={task: len(pairs) for task, pairs in data.items()},
+        agreement=pl.concat(_one_task(model, pairs, seed, progress) for pairs in data.values()),
+    )
+
+
+def frequent_lengths(
+    pairs: PromptPairs, lengths: int = LENGTHS, each: int = PROMPTS_OF_A_LENGTH
+) -> PromptPairs:
+    """The first prompts of each of the most frequent lengths that have enough for a mean.
+
+    Raises:
+        ValueError: where no length has enough prompts.
+    """
+    groups = sorted(pairs.groups(), key=len, reverse=True)[:lengths]
+    enough = [group[:each] for group in groups if len(group) >= FEWEST_FOR_A_MEAN]
+    if not enough:
+        raise ValueError(
+            f"{pairs.task}: no length has {FEWEST_FOR_A_MEAN} of the {len(pairs)} prompts, which a "
+            "mean needs: use more prompts."
+        )
+    return pairs.select(sorted(place for group in enough for place in group))
+
+
+def _one_task(
+    model: TransformerBridge, pairs: PromptPairs, seed: int, progress: bool | None
+) -> pl.DataFrame:
+    ap, ig = (
+        {
+            baseline: cached_scores(method, model, pairs, baseline=baseline, progress=progress)
+            for baseline in BASELINES
+        }
+        for method in (activation_patching, integrated_gradients)
+    )
+    return cached_frame(
+        f"baselines-{pairs.task}",
+        lambda: _compare(ap, ig, seed),
+        *ap.values(),
+        *ig.values(),
+        seed,
+    )
+
+
+def _compare(ap: dict[str, Scores], ig: dict[str, Scores], seed: int) -> pl.DataFrame:
+    return pl.DataFrame(
+        [
+            {"task": patched.task, "kind": kind, "ig": first, "ap": second}
+            | correlation_of_means(integrated.of(kind), patched.of(kind), seed)._asdict()
+            for kind in KINDS
+            for first, integrated in ig.items()
+            for second, patched in ap.items()
+        ]
+    )
