@@ -35,9 +35,15 @@ def theme() -> alt.theme.ThemeConfig:
 
 
 def table(frame: pl.DataFrame) -> Markdown:
-    """A frame as a Markdown table, which every format renders natively."""
-    rows = [frame.columns, ["---"] * frame.width, *frame.iter_rows()]
-    return Markdown("\n".join(f"| {' | '.join(map(str, row))} |" for row in rows))
+    """A frame as a Markdown table, which every format renders natively.
+
+    A column's dashes are as many as its longest cell's letters: where a table is too wide for its
+    lines, columns share the width by them.
+    """
+    rows = [frame.columns, *([str(value) for value in row] for row in frame.iter_rows())]
+    dashes = ["-" * max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, dashes)
+    return Markdown("\n".join(f"| {' | '.join(row)} |" for row in rows))
 
 
 def percent(frame: pl.DataFrame) -> pl.DataFrame:
@@ -167,7 +173,7 @@ def _overlap(overlaps: pl.DataFrame, title: str) -> alt.LayerChart:
     return alt.layer(
         curves.mark_area(opacity=0.2).encode(alt.Y("low:Q"), alt.Y2("high:Q")),
         chance,
-        curves.mark_line(point=True).encode(share, alt.Shape("task:N", title=None, sort=None)),
+        curves.mark_line(point=True).encode(share),
         width=230,
         height=200,
         title=title,
@@ -241,7 +247,6 @@ def plot_steps(steps: pl.DataFrame) -> alt.Chart:
                 axis=alt.Axis(format=".0e", tickCount=6),
             ),
             alt.Color("rule:N", title=None, sort=None, scale=alt.Scale(range=FIVE)),
-            alt.Shape("rule:N", title=None, sort=None),
         )
         .properties(width=420, height=220)
     )
@@ -281,7 +286,6 @@ def plot_circuits(curves: pl.DataFrame) -> alt.HConcatChart:
                 alt.X("share:Q", title="share kept", scale=alt.Scale(type="log")),
                 alt.Y("faithfulness:Q", title="faithfulness"),
                 alt.Color("method:N", title=None, sort=None, scale=alt.Scale(range=FOUR)),
-                alt.Shape("method:N", title=None, sort=None),
             )
             .properties(width=130, height=150, title=task)
             for task in curves["task"].unique(maintain_order=True)
@@ -299,7 +303,6 @@ def plot_speedup(layers: pl.DataFrame) -> alt.HConcatChart:
                 alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0)),
                 alt.Y("speedup:Q", title="times faster", scale=alt.Scale(type="log")),
                 alt.Color("task:N", title=None, sort=None, scale=alt.Scale(range=FOUR)),
-                alt.Shape("task:N", title=None, sort=None),
             )
             .properties(width=230, height=200, title=title)
             for kind, title in KIND_TITLES.items()
@@ -314,7 +317,12 @@ def plot_growth(operations: pl.DataFrame) -> alt.HConcatChart:
             alt.Chart(operations.filter(pl.col("grows") == grows))
             .mark_line(point=True)
             .encode(
-                alt.X("size:Q", title=grows, scale=alt.Scale(type="log", nice=False)),
+                alt.X(
+                    "size:Q",
+                    title=grows,
+                    scale=alt.Scale(type="log", nice=False),
+                    axis=alt.Axis(tickCount=4, format="~s"),
+                ),
                 alt.Y(
                     "operations:Q",
                     title="operations",
@@ -322,7 +330,6 @@ def plot_growth(operations: pl.DataFrame) -> alt.HConcatChart:
                     axis=alt.Axis(format=".0e", tickCount=5),
                 ),
                 alt.Color("method:N", title=None, sort=None, scale=alt.Scale(range=FOUR)),
-                alt.Shape("method:N", title=None, sort=None),
             )
             .properties(width=170, height=200)
             for grows in operations["grows"].unique(maintain_order=True)

@@ -139,7 +139,6 @@ class AlignedBaselines:
                 "r of the means": self._at(*cell, "Pearson"),
                 "Spearman's ρ": self._at(*cell, "Spearman"),
                 "Kendall's τ": self._at(*cell, "Kendall"),
-                "concordance": self._at(*cell, "concordance"),
             }
         )
 
@@ -179,6 +178,7 @@ class AlignedBaselines:
             lambda *cell: {
                 "sign agreement": self._at(*cell, "sign agreement"),
                 "slope": self._at(*cell, "slope"),
+                "concordance": self._at(*cell, "concordance"),
                 "r": self._at(*cell, "Pearson", comparison.NOT_NEGLIGIBLE),
                 "ρ": self._at(*cell, "Spearman", comparison.NOT_NEGLIGIBLE),
                 "Jaccard, top 10": self._at(*cell, "Jaccard", k=10),
