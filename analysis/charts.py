@@ -7,11 +7,13 @@ import numpy as np
 import polars as pl
 from IPython.display import Markdown
 
+Layered = alt.LayerChart | alt.FacetChart
+
 # Okabe and Ito's blue and vermilion; the grey keeps its contrast on white and on near-black.
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#7f7f7f"
 FOUR = [BLUE, VERMILION, "#009E73", "#CC79A7"]  # and their green and purple
-KIND_TITLES = {"heads": "attention heads", "neurons": "MLP neurons"}
 FIVE = [*FOUR, "#E69F00"]
+KIND_TITLES = {"heads": "attention heads", "neurons": "MLP neurons"}
 MOST_POINTS = 300
 
 
@@ -72,7 +74,7 @@ def plot_metric(metrics: pl.DataFrame, unit: str) -> alt.Chart:
     )
 
 
-def plot_correlation(scores: pl.DataFrame, title: str) -> alt.LayerChart:
+def plot_correlation(scores: pl.DataFrame, title: str) -> Layered:
     """IG against AP of one kind with the identity line; columns ap, ig.
 
     Of more than `MOST_POINTS` components the strongest are drawn, and as many again of the others.
@@ -135,7 +137,7 @@ def plot_attn_comparison(scores: pl.DataFrame) -> alt.HConcatChart:
     )
 
 
-def plot_bar_chart(estimates: pl.DataFrame, value: str) -> alt.LayerChart:
+def plot_bar_chart(estimates: pl.DataFrame, value: str) -> Layered:
     """Bars with intervals by task and kind; columns task, kind, mean, low, high."""
     bars = alt.Chart(estimates).encode(
         alt.Y("task:N", title=None, sort=None),
@@ -161,7 +163,7 @@ def plot_overlap(overlaps: pl.DataFrame) -> alt.HConcatChart:
     )
 
 
-def _overlap(overlaps: pl.DataFrame, title: str) -> alt.LayerChart:
+def _overlap(overlaps: pl.DataFrame, title: str) -> Layered:
     curves = alt.Chart(overlaps).encode(
         alt.X("k:Q", title="k, the size of the top sets", scale=alt.Scale(type="log")),
         alt.Color("task:N", title=None, sort=None, scale=alt.Scale(range=FOUR)),
@@ -190,7 +192,7 @@ def plot_distribution(per_prompt: pl.DataFrame) -> alt.HConcatChart:
     )
 
 
-def _ticks(per_prompt: pl.DataFrame, title: str) -> alt.LayerChart:
+def _ticks(per_prompt: pl.DataFrame, title: str) -> Layered:
     prompts = alt.Chart(per_prompt).encode(alt.Y("task:N", title=None, sort=None))
     every = prompts.mark_tick(color=BLUE, opacity=0.35, thickness=1, size=18).encode(
         alt.X("r:Q", title="Pearson's r of a prompt", scale=alt.Scale(zero=False))
@@ -218,7 +220,7 @@ def plot_baselines(agreement: pl.DataFrame) -> alt.HConcatChart:
     )
 
 
-def _pairs_of_baselines(agreement: pl.DataFrame, title: str) -> alt.LayerChart:
+def _pairs_of_baselines(agreement: pl.DataFrame, title: str) -> Layered:
     cells = alt.Chart(agreement).encode(
         alt.X("ap:N", title="AP's baseline", sort=None, axis=alt.Axis(labelAngle=0)),
         alt.Y("ig:N", title="IG's baseline", sort=None),
@@ -259,7 +261,7 @@ def plot_sets(sets: pl.DataFrame) -> alt.HConcatChart:
     )
 
 
-def _sets(sets: pl.DataFrame, title: str) -> alt.LayerChart:
+def _sets(sets: pl.DataFrame, title: str) -> Layered:
     marks = alt.Chart(sets).encode(
         alt.Y("task:N", title=None, sort=None),
         alt.YOffset("set:N", sort=None),

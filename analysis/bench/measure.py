@@ -135,13 +135,14 @@ def _warm(model: TransformerBridge, part: Part, kind: str) -> None:
 
 
 def _time_patching(model: TransformerBridge, part: Part, kind: str, layer: int) -> Measured:
-    """A full batch of components here, as many runs as there are repeats there."""
+    """A batch of components here, as many runs as there are repeats there."""
     site = _site(part, kind, layer)
     chosen = _evenly(site.difference.shape[2], min(site.batch, PATCHED_COMPONENTS))
     few = [turn * len(chosen) // PATCHED_REPEATS for turn in range(PATCHED_REPEATS)]
     tokens = part.base.tokens, part.source.tokens
-    components = [chosen[place] for place in few]
+    components = [chosen[place] for place in (few[0], *few)]
     loop = hook_loop(model, *tokens, part.readout, kind, layer, components)
+    next(loop)  # with it comes what all components need
     sampled = _only(site, chosen)
     runs = len(part.places) * len(chosen)
     rounds = []

@@ -134,7 +134,7 @@ class AlignedBaselines:
     def correlation_table(self) -> pl.DataFrame:
         """The correlations, a row a task, direction and kind."""
         return self._table(
-            lambda *cell: {
+            lambda cell: {
                 "r over prompts": self._at(*cell, "Pearson", PER_PROMPT),
                 "r of the means": self._at(*cell, "Pearson"),
                 "Spearman's ρ": self._at(*cell, "Spearman"),
@@ -144,11 +144,7 @@ class AlignedBaselines:
 
     def overlap_table(self) -> pl.DataFrame:
         """Overlap of the top components, with what chance would give."""
-        return self._table(
-            lambda task, direction, kind: {
-                f"top {k}": self._overlap(task, direction, kind, k) for k in TOP
-            }
-        )
+        return self._table(lambda cell: {f"top {k}": self._overlap(*cell, k) for k in TOP})
 
     def overlaps(self, direction: str = "noising") -> pl.DataFrame:
         """The overlap of the top k by k: columns task, kind, k, mean, low, high, chance."""
@@ -167,7 +163,7 @@ class AlignedBaselines:
     def halves_table(self) -> pl.DataFrame:
         """Each method's stability across halves of the prompts, and IG against AP across them."""
         return self._table(
-            lambda *cell: {
+            lambda cell: {
                 name: self._at(*cell, name, HALVES) for name in ("IG", "AP", "IG against AP")
             }
         )
@@ -175,7 +171,7 @@ class AlignedBaselines:
     def appendix_table(self) -> pl.DataFrame:
         """What is left: signs, scale, and r without the negligible components."""
         return self._table(
-            lambda *cell: {
+            lambda cell: {
                 "sign agreement": self._at(*cell, "sign agreement"),
                 "slope": self._at(*cell, "slope"),
                 "concordance": self._at(*cell, "concordance"),
@@ -185,10 +181,11 @@ class AlignedBaselines:
             }
         )
 
-    def _table(self, values: Callable[[str, str, str], dict[str, str]]) -> pl.DataFrame:
+    def _table(self, values: Callable[[tuple[str, str, str]], dict[str, str]]) -> pl.DataFrame:
         return pl.DataFrame(
             [
-                {"task": task, "direction": direction, "kind": kind} | values(task, direction, kind)
+                {"task": task, "direction": direction, "kind": kind}
+                | values((task, direction, kind))
                 for task, direction, kind in self.cells()
             ]
         )

@@ -106,12 +106,12 @@ def _sets(
 ) -> pl.DataFrame:
     rows = []
     for kind in KINDS:
-        means = [scores.of(kind).mean(dim=0).numpy() for scores in (ig, ap)]
+        first, second = (scores.of(kind).mean(dim=0).numpy() for scores in (ig, ap))
         differences = activation_differences(model, pairs, kind)
         for k in SIZES[kind]:
-            if k >= means[0].size:
+            if k >= first.size:
                 continue
-            named = named_sets(*means, differences, k, seed)
+            named = named_sets(first, second, differences, k, seed)
             for values, keep, name, change in _changes(model, pairs, kind, named, ap):
                 estimate = mean_over_prompts(change, seed)
                 size = int(named[name][0].sum())
