@@ -12,7 +12,6 @@ Layered = alt.LayerChart | alt.FacetChart
 # Okabe and Ito's blue and vermilion; the grey keeps its contrast on white and on near-black.
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#7f7f7f"
 FOUR = [BLUE, VERMILION, "#009E73", "#CC79A7"]  # and their green and purple
-FIVE = [*FOUR, "#E69F00"]
 KIND_TITLES = {"heads": "attention heads", "neurons": "MLP neurons"}
 MOST_POINTS = 300
 
@@ -208,91 +207,6 @@ def keep_extremes(scores: pl.DataFrame, most: int) -> pl.DataFrame:
     )
     others = ordered.slice(most)
     return pl.concat([ordered.head(most), others.gather_every(max(1, -(-len(others) // most)))])
-
-
-def plot_baselines(agreement: pl.DataFrame) -> alt.HConcatChart:
-    """r for every pair of baselines, a panel a task; columns task, ig, ap, mean."""
-    return alt.hconcat(
-        *(
-            _pairs_of_baselines(agreement.filter(pl.col("task") == task), task)
-            for task in agreement["task"].unique(maintain_order=True)
-        )
-    )
-
-
-def _pairs_of_baselines(agreement: pl.DataFrame, title: str) -> Layered:
-    cells = alt.Chart(agreement).encode(
-        alt.X("ap:N", title="AP's baseline", sort=None, axis=alt.Axis(labelAngle=0)),
-        alt.Y("ig:N", title="IG's baseline", sort=None),
-    )
-    scale = alt.Scale(scheme="redblue", domain=[-1, 1], domainMid=0)
-    tiles = cells.mark_rect().encode(alt.Color("mean:Q", title="r", scale=scale))
-    written = cells.mark_text().encode(
-        alt.Text("mean:Q", format=".2f"),
-        color=alt.condition("abs(datum.mean) > 0.6", alt.value("white"), alt.value("black")),
-    )
-    return alt.layer(tiles, written, width=120, height=120, title=title)
-
-
-def plot_steps(steps: pl.DataFrame) -> alt.Chart:
-    """The largest gap against the steps, a line a rule; columns rule, steps, gap."""
-    logarithmic = alt.Scale(type="log")
-    return (
-        alt.Chart(steps)
-        .mark_line(point=True)
-        .encode(
-            alt.X("steps:Q", title="steps", scale=alt.Scale(type="log", base=2)),
-            alt.Y(
-                "gap:Q",
-                title="largest gap / largest |total effect|",
-                scale=logarithmic,
-                axis=alt.Axis(format=".0e", tickCount=6),
-            ),
-            alt.Color("rule:N", title=None, sort=None, scale=alt.Scale(range=FIVE)),
-        )
-        .properties(width=420, height=220)
-    )
-
-
-def plot_sets(sets: pl.DataFrame) -> alt.HConcatChart:
-    """What ablating sets does, with intervals; columns task, kind, set, mean, low, high."""
-    return alt.hconcat(
-        *(_sets(sets.filter(pl.col("kind") == kind), title) for kind, title in KIND_TITLES.items())
-    )
-
-
-def _sets(sets: pl.DataFrame, title: str) -> Layered:
-    marks = alt.Chart(sets).encode(
-        alt.Y("task:N", title=None, sort=None),
-        alt.YOffset("set:N", sort=None),
-        alt.Color("set:N", title=None, sort=None, scale=alt.Scale(range=FOUR)),
-    )
-    points = marks.mark_point(filled=True, size=45).encode(
-        alt.X("mean:Q", title="change of the metric / mean total effect"),
-        alt.Shape("set:N", title=None, sort=None),
-    )
-    intervals = marks.mark_rule(strokeWidth=2).encode(alt.X("low:Q"), alt.X2("high:Q"))
-    return alt.layer(intervals, points, width=220, height=alt.Step(12), title=title)
-
-
-def plot_circuits(curves: pl.DataFrame) -> alt.HConcatChart:
-    """Faithfulness against the share of components kept, a line a method, a panel a task;
-    columns task, method, share, faithfulness. The empty circuit has no place on the axis.
-    """
-    shown = curves.filter(pl.col("share") > 0)
-    return alt.hconcat(
-        *(
-            alt.Chart(shown.filter(pl.col("task") == task))
-            .mark_line(point=True)
-            .encode(
-                alt.X("share:Q", title="share kept", scale=alt.Scale(type="log")),
-                alt.Y("faithfulness:Q", title="faithfulness"),
-                alt.Color("method:N", title=None, sort=None, scale=alt.Scale(range=FOUR)),
-            )
-            .properties(width=130, height=150, title=task)
-            for task in curves["task"].unique(maintain_order=True)
-        )
-    )
 
 
 def plot_speedup(layers: pl.DataFrame) -> alt.HConcatChart:
