@@ -38,9 +38,13 @@ def run(
     from analysis import charts
     from analysis.studies import model_of_record
     from analysis.studies.aligned_baselines import PROMPTS, aligned_baselines
+    from analysis.studies.everything import everything
 
+    if model:
+        os.environ["ANALYSIS_MODEL"] = model  # which the studies' processes inherit
     prompts = PROMPTS if n is None else n
-    study = aligned_baselines(model_of_record(model), n=prompts, seed=seed, progress=True)
+    everything(prompts, seed)
+    study = aligned_baselines(model_of_record(), n=prompts, seed=seed)
     for task, direction, kind in study.cells():
         r = study.estimate(task, kind, direction=direction)
         typer.echo(
@@ -83,6 +87,16 @@ def train(
     directory = train_model(paths.MODELS / name, seed)
     write_card(directory)
     typer.echo(f"{name} is trained: {os.path.relpath(directory / 'README.md')} says how well.")
+
+
+@app.command()
+def bundle(
+    script: Annotated[Path, typer.Argument(help="Where the script goes, a .js file.")],
+) -> None:
+    """Write the script that draws the pages' charts, so that they need no other host."""
+    from analysis.charts import write_script
+
+    write_script(script)
 
 
 @app.command()

@@ -5,8 +5,6 @@ own (cross-references, figure captions, the PDF) is not in the preview.
 """
 
 import asyncio
-import html
-import re
 from pathlib import Path
 from typing import cast
 
@@ -17,8 +15,9 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from tqdm.asyncio import tqdm
 
-_ALTERNATIVE_TEXT = re.compile(r'^#\| fig-alt: "(.*)"$', re.MULTILINE)
-_UNDESCRIBED = re.compile(r'alt="No description has been provided for this image"')
+from analysis import charts
+
+_SCRIPT = "charts.js"
 
 
 def render(source: Path, site: Path) -> None:
@@ -32,7 +31,7 @@ def render(source: Path, site: Path) -> None:
         path for path in sorted(source.glob("*.qmd")) if "{{< include" not in path.read_text()
     ]
     pages = site / source.name
-    pages.mkdir(parents=True, exist_ok=True)
+    charts.write_script(pages / _SCRIPT)
     notebooks = asyncio.run(_execute([read(document) for document in documents], root))
     for document, notebook in zip(documents, notebooks, strict=True):
         page = pages / f"{document.stem}.html"
@@ -66,17 +65,14 @@ async def _execute(notebooks: list[NotebookNode], root: Path) -> list[NotebookNo
 
 
 def _to_html(notebook: NotebookNode) -> str:
-    """Outputs without their code; links lead to pages, and figures have their alternative texts."""
-    texts = []
+    """Outputs without their code; links lead to pages."""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = cell.source.replace(".qmd)", ".html)")
-            continue
-        texts += _ALTERNATIVE_TEXT.findall(cell.source)
-        cell.outputs = [output for output in cell.outputs if output.output_type != "stream"]
+        else:
+            cell.outputs = [output for output in cell.outputs if output.output_type != "stream"]
     exporter = HTMLExporter(
         exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True
     )
     page, _ = exporter.from_notebook_node(cast(NotebookNode, nbformat.from_dict(notebook)))
-    described = iter(texts)
-    return _UNDESCRIBED.sub(lambda _: f'alt="{html.escape(next(described, ""))}"', page)
+    return page.replace("</body>", f'<script src="{_SCRIPT}"></script></body>')

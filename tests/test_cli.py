@@ -18,7 +18,7 @@ runner = CliRunner()
 def test_help_names_the_commands():
     result = runner.invoke(cli.app, ["--help"])
     assert result.exit_code == 0
-    for command in ("run", "bench", "train", "preview"):
+    for command in ("run", "bench", "train", "bundle", "preview"):
         assert command in result.output
 
 
@@ -27,7 +27,8 @@ def test_run_keeps_results_and_prints_the_agreement(tiny_directory, tmp_path, mo
     result = runner.invoke(cli.app, ["run", "--model", str(tiny_directory), "--n", "3"])
     assert result.exit_code == 0, result.output
     assert "capital-country" in result.output
-    assert len(list((tmp_path / "results").glob("*.parquet"))) == 4 * 2 * 3
+    kept = {path.name.split("-")[0] for path in (tmp_path / "results").glob("*.parquet")}
+    assert kept >= {"agreement", "sets", "kept", "baselines", "attention", "headline"}
 
 
 def test_train_saves_a_checkpoint_with_its_card(tmp_path, monkeypatch):

@@ -5,25 +5,23 @@ from pathlib import Path
 import pytest
 from nbclient.exceptions import CellExecutionError
 
-from analysis import paths, preview
-from analysis.studies.aligned_baselines import aligned_baselines
+from analysis import preview
 
 # One worker renders the site once for all of these.
 pytestmark = pytest.mark.xdist_group("report")
 ROOT = Path(__file__).parents[1]
-PAGES = ("index", "aligned-baselines", "performance", "methods")
+PAGES = ("index", "aligned-baselines", "alignment", "consequences", "performance", "methods")
 
 
 @pytest.fixture(scope="module")
-def site(testbed, tmp_path_factory) -> Path:
-    """The whole preview, from results that are there, as `make paper` makes it."""
+def site(tiny_directory, tmp_path_factory) -> Path:
+    """The whole preview of a tiny model's report."""
     site, results = (tmp_path_factory.mktemp(name) for name in ("site", "results"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paths, "RESULTS", results)
-        aligned_baselines(testbed, n=4)
         # Documents run in kernels of their own, which the environment reaches.
         patch.setenv("ANALYSIS_RESULTS", str(results))
-        patch.setenv("ANALYSIS_PROMPTS", "4")
+        patch.setenv("ANALYSIS_PROMPTS", "20")
+        patch.setenv("ANALYSIS_MODEL", str(tiny_directory))
         preview.render(ROOT / "report", site)
     return site
 
@@ -35,11 +33,10 @@ def test_every_documents_cells_run(site):
 
 def test_the_study_shows_its_charts_tables_and_sentences(site):
     page = (site / "report" / "aligned-baselines.html").read_text()
-    assert page.count('src="data:image/svg+xml') == 15
-    assert "No description" not in page
-    assert "scatter plots of integrated gradients" in page
-    assert "On 4 prompts" in page
-    assert "no claims about GPT-2 small" in page
+    assert page.count('<div class="chart">') == 15
+    assert '"name":"head 2.3"' in page
+    assert "On 20 prompts" in page
+    assert "of the model" in page and "tiny" in page
 
 
 @pytest.mark.parametrize("name", PAGES)

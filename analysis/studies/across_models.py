@@ -1,50 +1,105 @@
 """The headline on every model: each training seed, and an untrained network of the same shape."""
 
+from dataclasses import dataclass
+
 import polars as pl
 from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.agreement import of_means, overlap_at, pearson, spearman
 from analysis.attribution import Scores, activation_patching, integrated_gradients
+from analysis.attribution.parts import DIRECTIONS
 from analysis.forward import KINDS
-from analysis.models import load_model, load_untrained
+from analysis.models import available_testbeds, load_model, load_untrained
+from analysis.studies import model_name
 from analysis.studies.cache import cached_frame, cached_scores
+from analysis.studies.consequences import written
 from analysis.tasks import TASKS, load_task
 
-PROMPTS = 24
-STATISTICS = {"Pearson": pearson, "Spearman": spearman, "overlap of the top 10": overlap_at(10)}
+PROMPTS = 12
+STATISTICS = {
+    "Pearson": pearson,
+    "Spearman": spearman,
+    "overlap of the top 10": overlap_at(10),
+    "overlap of the top 50": overlap_at(50),
+}
 UNTRAINED = "untrained"
 
 
+@dataclass(frozen=True)
+class AcrossModels:
+    """headline: model, task, direction, kind, statistic, and the estimate of the means."""
+
+    headline: pl.DataFrame
+
+    def table(self, statistic: str) -> pl.DataFrame:
+        """One statistic, a column a model."""
+        rows = self.headline.filter(pl.col("statistic") == statistic)
+        models = rows["model"].unique(maintain_order=True).to_list()
+        return written(rows, "model", ["task", "direction", "kind"], models)
+
+    def finding(self, statistic: str) -> str:
+        """The range over trained models beside the untrained one's, in a sentence."""
+        rows = self.headline.filter(pl.col("statistic") == statistic)
+        control = pl.col("model") == UNTRAINED
+        trained, untrained = rows.filter(~control)["mean"], rows.filter(control)["mean"]
+        models = rows.filter(~control)["model"].n_unique()
+        return (
+            f"{statistic} lies between {trained.min():.2f} and {trained.max():.2f} on "
+            f"{models} trained model{'s' if models > 1 else ''}, and between "
+            f"{untrained.min():.2f} and {untrained.max():.2f} on an untrained network of the same "
+            "shape."
+        )
+
+
+def models_compared() -> list[str]:
+    """Every testbed if the report is about one, else the model of record; and the control."""
+    name = model_name()
+    return [*(available_testbeds() if name.startswith("testbed") else [name]), UNTRAINED]
+
+
 def across_models(
-    names: list[str], n: int = PROMPTS, seed: int = 0, progress: bool | None = None
-) -> pl.DataFrame:
-    """Columns: model, task, kind, statistic, mean, sd, low, high; noising, of the means.
-
-    The untrained control has the shape of the first model.
-    """
+    names: list[str] | None = None,
+    n: int = PROMPTS,
+    seed: int = 0,
+    progress: bool | None = None,
+    tasks: tuple[str, ...] = tuple(TASKS),
+) -> AcrossModels:
+    """The headline on the same prompts for each model; the control has the record's shape."""
     frames = []
-    for name in [*names, UNTRAINED]:
-        model = load_untrained(names[0]) if name == UNTRAINED else load_model(name)
-        frames += [_one_task(name, model, task, n, seed, progress) for task in TASKS]
-    return pl.concat(frames)
+    for name in models_compared() if names is None else names:
+        model = load_untrained(model_name()) if name == UNTRAINED else load_model(name)
+        frames += [
+            _headline(model, task, direction, n, seed, progress).select(
+                pl.lit(name).alias("model"), pl.all()
+            )
+            for task in tasks
+            for direction in DIRECTIONS
+        ]
+    return AcrossModels(pl.concat(frames))
 
 
-def _one_task(
-    name: str, model: TransformerBridge, task: str, n: int, seed: int, progress: bool | None
+def _headline(
+    model: TransformerBridge,
+    task: str,
+    direction: str,
+    n: int,
+    seed: int,
+    progress: bool | None,
 ) -> pl.DataFrame:
     pairs = load_task(task, model, n=n, seed=seed)
     ap, ig = (
-        cached_scores(method, model, pairs, progress=progress)
+        cached_scores(method, model, pairs, direction=direction, progress=progress)
         for method in (activation_patching, integrated_gradients)
     )
-    frame = cached_frame(f"headline-{task}", lambda: _compare(ap, ig, seed), ap, ig, seed)
-    return frame.select(pl.lit(name).alias("model"), pl.all())
+    name = f"headline-{task}-{direction}"
+    return cached_frame(name, lambda: _compare(ap, ig, seed), ap, ig, seed)
 
 
 def _compare(ap: Scores, ig: Scores, seed: int) -> pl.DataFrame:
     return pl.DataFrame(
         [
-            {"task": ap.task, "kind": kind, "statistic": statistic} | estimate._asdict()
+            {"task": ap.task, "direction": ap.direction, "kind": kind, "statistic": statistic}
+            | estimate._asdict()
             for kind in KINDS
             for statistic, estimate in of_means(STATISTICS, ap.of(kind), ig.of(kind), seed).items()
         ]

@@ -210,12 +210,16 @@ class AlignedBaselines:
 
 
 def aligned_baselines(
-    model: TransformerBridge, n: int = PROMPTS, seed: int = 0, progress: bool | None = None
+    model: TransformerBridge,
+    n: int = PROMPTS,
+    seed: int = 0,
+    progress: bool | None = None,
+    tasks: tuple[str, ...] = tuple(TASKS),
 ) -> AlignedBaselines:
     """IG and AP of every head and neuron with `baseline="source"`, on n prompts a task."""
     results = [
         _scores(model, task, direction, n, seed, progress)
-        for task in TASKS
+        for task in tasks
         for direction in DIRECTIONS
     ]
     noising = [(ap, ig) for ap, ig in results if ap.direction == "noising"]

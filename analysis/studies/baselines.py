@@ -12,8 +12,8 @@ from analysis.forward import KINDS
 from analysis.studies.cache import cached_frame, cached_scores
 from analysis.tasks import TASKS, PromptPairs, load_task
 
-# A mean needs prompts of one length: so many lengths, and so many prompts of each.
-LENGTHS, PROMPTS_OF_A_LENGTH = 3, 8
+# A mean needs prompts of one length: so many prompts, of so many lengths at most.
+PROMPTS, LENGTHS = 16, 2
 DRAWN = 100
 
 
@@ -38,12 +38,51 @@ class Baselines:
         )
         return Estimate(*(row[name] for name in Estimate._fields))
 
+    def of(self, kind: str) -> pl.DataFrame:
+        """One kind's rows."""
+        return self.agreement.filter(pl.col("kind") == kind)
+
+    def finding(self) -> str:
+        """What alignment makes, in Markdown: the lowest r of any task, with it and without."""
+        return " ".join(
+            f"For {kind}, r of the prompt-averaged scores is at least "
+            f"{self._lowest(kind, 'source')} with the source as both baselines, "
+            f"{self._lowest(kind, 'mean')} with the mean as both and {self._lowest(kind, 'zero')} "
+            "with zero as both; of IG from zero, which libraries default to, and AP from the "
+            f"source it is as low as {self._lowest(kind, 'zero', 'source')}."
+            for kind in KINDS
+        )
+
+    def lost_table(self) -> pl.DataFrame:
+        """r with AP from the source by IG's baseline, a row a task and kind."""
+        return pl.DataFrame(
+            [
+                {"task": task, "kind": kind, "prompts": self.prompts[task]}
+                | {
+                    f"IG from {ig}": str(self.estimate(task, kind, ig, "source"))
+                    for ig in ("source", "mean", "zero")
+                }
+                for task in self.prompts
+                for kind in KINDS
+            ]
+        )
+
+    def _lowest(self, kind: str, ig: str, ap: str | None = None) -> Estimate:
+        return min(
+            (self.estimate(task, kind, ig, ap or ig) for task in self.prompts),
+            key=lambda estimate: estimate.mean,
+        )
+
 
 def baselines(
-    model: TransformerBridge, n: int = DRAWN, seed: int = 0, progress: bool | None = None
+    model: TransformerBridge,
+    n: int = DRAWN,
+    seed: int = 0,
+    progress: bool | None = None,
+    tasks: tuple[str, ...] = tuple(TASKS),
 ) -> Baselines:
     """The full 3 × 3 of every task, noising, on prompts of its `LENGTHS` most frequent lengths."""
-    data = {task: frequent_lengths(load_task(task, model, n=n, seed=seed)) for task in TASKS}
+    data = {task: frequent_lengths(load_task(task, model, n=n, seed=seed)) for task in tasks}
     return Baselines(
         prompts={task: len(pairs) for task, pairs in data.items()},
         agreement=pl.concat(_one_task(model, pairs, seed, progress) for pairs in data.values()),
@@ -51,15 +90,16 @@ def baselines(
 
 
 def frequent_lengths(
-    pairs: PromptPairs, lengths: int = LENGTHS, each: int = PROMPTS_OF_A_LENGTH
+    pairs: PromptPairs, prompts: int = PROMPTS, lengths: int = LENGTHS
 ) -> PromptPairs:
-    """The first prompts of each of the most frequent lengths that have enough for a mean.
+    """The first prompts of the most frequent lengths, as many of each, enough for a mean.
 
     Raises:
         ValueError: where no length has enough prompts.
     """
     groups = sorted(pairs.groups(), key=len, reverse=True)[:lengths]
-    enough = [group[:each] for group in groups if len(group) >= FEWEST_FOR_A_MEAN]
+    long = [group for group in groups if len(group) >= FEWEST_FOR_A_MEAN]
+    enough = [group[: prompts // len(long)] for group in long]
     if not enough:
         raise ValueError(
             f"{pairs.task}: no length has {FEWEST_FOR_A_MEAN} of the {len(pairs)} prompts, which a "

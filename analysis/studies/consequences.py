@@ -8,69 +8,112 @@ import polars as pl
 from jaxtyping import Float
 from transformer_lens.model_bridge import TransformerBridge
 
-from analysis.ablation import (
-    MIB_SHARES,
-    Exclusive,
-    activation_differences,
-    area_to_one,
-    area_under,
-    faithfulness,
-    largest,
-    matched_sets,
-    multi_ablated_performance,
-    random_sets,
-)
+from analysis.ablation import Exclusive, largest, matched_sets, random_sets
 from analysis.agreement import Estimate, mean_over_prompts
-from analysis.attribution import Scores, activation_patching, integrated_gradients
+from analysis.attribution.parts import FEWEST_FOR_A_MEAN
 from analysis.forward import KINDS
 from analysis.models import fingerprint
-from analysis.studies.cache import cached_frame, cached_scores
-from analysis.tasks import TASKS, PromptPairs, load_task
+from analysis.studies.aligned_baselines import PROMPTS
+from analysis.studies.cache import cached_frame
+from analysis.studies.ranking import Ranking, rankings
+from analysis.tasks import TASKS
 
 SIZES = {"heads": (2, 4, 8), "neurons": (10, 50, 200)}
-VALUES = ("source", "mean")
-DRAWS = 20
-RESAMPLES = 2000
+DRAWS = 10
+DRAWN = ("random", "matched")
+COMPARED = (("IG", "AP"), ("IG only", "matched"), ("AP only", "matched"))
+# What is done with a set: its activations come from the source or are means, or it alone is kept.
+ABLATED, TO_MEANS, KEPT = "ablated", "ablated to means", "kept alone"
 
 
 @dataclass(frozen=True)
 class Consequences:
-    """What sets of components do, noising.
+    """What sets of components do.
 
-    sets: task, kind, values (what replaces an activation), k, set, size, keep (whether the set or
-        the others of its kind are ablated), and the estimate of the metric's change as a share of
-        the mean total effect. Of drawn sets it is the mean over draws of each prompt's change.
-    curves: task, kind, method, share (of components kept), faithfulness.
-    areas: task, kind, method, area (CPR or CMD of MIB), and its estimate.
+    sets: task, direction, kind, k, treatment, set, size, prompts, and the estimate of the metric's
+        change as a share of the mean total effect: 0 changes nothing, 1 is as much as the whole
+        source. Of drawn sets it is the mean over draws of each prompt's change. A set named `A - B`
+        is the paired difference of two sets' changes.
     """
 
     sets: pl.DataFrame
-    curves: pl.DataFrame
-    areas: pl.DataFrame
+
+    def ablation_table(self) -> pl.DataFrame:
+        """The change by each ablated set at the middle size, a row a task, direction and kind."""
+        shown = ("shared", "IG only", "AP only", "matched", "random")
+        rows = self.sets.filter(pl.col("treatment") == ABLATED, pl.col("set").is_in(shown))
+        return written(
+            rows.filter(pl.col("k") == _middle()), "set", ["task", "direction", "kind", "k"], shown
+        )
+
+    def sets_table(self) -> pl.DataFrame:
+        """Every set and treatment."""
+        keys = ["task", "direction", "kind", "k", "set", "size"]
+        plain = self.sets.filter(~pl.col("set").str.contains(" - "))
+        return written(plain, "treatment", keys, (ABLATED, TO_MEANS, KEPT))
+
+    def shown(self, direction: str) -> pl.DataFrame:
+        """What the chart draws: the sets that tell the methods apart, at the middle size."""
+        names = ("IG only", "AP only", "matched", "random")
+        return self.sets.filter(
+            pl.col("direction") == direction,
+            pl.col("treatment") == ABLATED,
+            pl.col("set").is_in(names),
+            pl.col("k") == _middle(),
+        )
+
+    def idle(self) -> str:
+        """Whether the components that only one method names are idle, in Markdown."""
+        ablated = self.sets.filter(pl.col("treatment") == ABLATED)
+        medians = {name: _median(ablated, name) for name in ("shared", "matched")}
+        return (
+            " ".join(_against_matched(ablated, method) for method in ("IG", "AP"))
+            + f" The components that both name move it by {medians['shared']:.0%}, matched ones by "
+            f"{medians['matched']:.1%} (medians)."
+        )
+
+    def better(self) -> str:
+        """Which method's top k matters more when ablated and loses less when kept, by size."""
+        return "\n".join(
+            f"- top {k} {kind}: {self._better_at(kind, k)}"
+            for kind in KINDS
+            for k in SIZES[kind]
+            if self.sets.filter(pl.col("kind") == kind, pl.col("k") == k).height
+        )
+
+    def _better_at(self, kind: str, k: int) -> str:
+        found = self.sets.filter(
+            pl.col("kind") == kind, pl.col("k") == k, pl.col("set") == "IG - AP"
+        )
+        ablated, kept = (found.filter(pl.col("treatment") == name) for name in (ABLATED, KEPT))
+        ig = ablated.filter(pl.col("low") > 0).height, kept.filter(pl.col("high") < 0).height
+        ap = ablated.filter(pl.col("high") < 0).height, kept.filter(pl.col("low") > 0).height
+        return (
+            f"ablated, IG's set moves the metric further in {ig[0]} and AP's in {ap[0]} of "
+            f"{ablated.height} cases; kept alone, IG's keeps more of it in {ig[1]} and AP's in "
+            f"{ap[1]}"
+        )
 
 
 def consequences(
-    model: TransformerBridge, n: int, seed: int = 0, progress: bool | None = None
+    model: TransformerBridge,
+    n: int = PROMPTS,
+    seed: int = 0,
+    progress: bool | None = None,
+    tasks: tuple[str, ...] = tuple(TASKS),
 ) -> Consequences:
-    """All sets, curves and areas of every task; the scores are those of the aligned baselines."""
-    frames: dict[str, list[pl.DataFrame]] = {"sets": [], "curves": [], "areas": []}
+    """All sets of every task in both directions; the scores are those of the aligned baselines."""
     weights = fingerprint(model)
-    for task in TASKS:
-        pairs = load_task(task, model, n=n, seed=seed)
-        ap, ig = (
-            cached_scores(method, model, pairs, direction="noising", progress=progress)
-            for method in (activation_patching, integrated_gradients)
+    return Consequences(
+        pl.concat(
+            cached_frame(
+                f"sets-{ranking.ap.task}-{ranking.ap.direction}",
+                lambda ranking=ranking: _sets(ranking, seed),
+                *(weights, ranking.pairs.fingerprint(), ranking.ap, ranking.ig, seed),
+            )
+            for ranking in rankings(model, tasks, n, seed, progress)
         )
-        depends = (weights, pairs.fingerprint(), ap, ig, seed)
-        frames["sets"].append(
-            cached_frame(f"sets-{task}", lambda a=(model, pairs, ap, ig, seed): _sets(*a), *depends)
-        )
-        kept = cached_frame(
-            f"kept-{task}", lambda a=(model, pairs, ap, ig, seed): _kept(*a), *depends
-        )
-        frames["curves"].append(_curves(kept))
-        frames["areas"].append(_areas(kept, seed))
-    return Consequences(**{name: pl.concat(parts) for name, parts in frames.items()})
+    )
 
 
 def named_sets(
@@ -101,116 +144,87 @@ def named_sets(
     return {name: sets for name, sets in found.items() if sets[0].any()}
 
 
-def _sets(
-    model: TransformerBridge, pairs: PromptPairs, ap: Scores, ig: Scores, seed: int
+def written(
+    rows: pl.DataFrame, by: str, keys: list[str], names: tuple[str, ...] | list[str]
 ) -> pl.DataFrame:
-    rows = []
-    for kind in KINDS:
-        first, second = (scores.of(kind).mean(dim=0).numpy() for scores in (ig, ap))
-        differences = activation_differences(model, pairs, kind)
-        for k in SIZES[kind]:
-            if k >= first.size:
-                continue
-            named = named_sets(first, second, differences, k, seed)
-            for values, keep, name, change in _changes(model, pairs, kind, named, ap):
-                estimate = mean_over_prompts(change, seed)
-                size = int(named[name][0].sum())
-                place = {"task": pairs.task, "kind": kind, "values": values, "k": k}
-                rows.append(place | {"set": name, "size": size, "keep": keep} | estimate._asdict())
-    return pl.DataFrame(rows)
+    """Estimates as text, a column for each name in the column `by`; a dash where there is none."""
+    text = pl.struct(Estimate._fields).map_elements(
+        lambda found: str(Estimate(**found)), return_dtype=pl.String
+    )
+    wide = rows.with_columns(text=text).pivot(by, index=keys, values="text", maintain_order=True)
+    return wide.select(*keys, *(name for name in names if name in wide.columns)).fill_null("–")
 
 
-def _changes(
-    model: TransformerBridge,
-    pairs: PromptPairs,
-    kind: str,
-    named: dict[str, np.ndarray],
-    ap: Scores,
-) -> Iterator[tuple[str, bool, str, Float[np.ndarray, " prompt"]]]:
-    """The metric's change by each set, as a share of the mean total effect."""
-    total = float(ap.total.mean())
-    together = np.concatenate(list(named.values()))
-    ends = np.cumsum([len(sets) for sets in named.values()])[:-1]
-    for values in VALUES:
-        nothing = np.zeros((1, *together.shape[1:]), dtype=bool)
-        base = multi_ablated_performance(model, pairs, nothing, kind, baseline=values).numpy()
-        for keep in (False, True):
-            metric = multi_ablated_performance(
-                model, pairs, together, kind, baseline=values, keep=keep
-            ).numpy()
-            for name, rows in zip(named, np.split(metric, ends), strict=True):
-                yield values, keep, name, (rows.mean(axis=0) - base[0]) / total
+def _middle() -> pl.Expr:
+    """The middle size of each row's kind."""
+    return pl.col("kind").replace_strict({kind: sizes[1] for kind, sizes in SIZES.items()})
 
 
-def _kept(
-    model: TransformerBridge, pairs: PromptPairs, ap: Scores, ig: Scores, seed: int
-) -> pl.DataFrame:
-    """The metric of each prompt with a share of the components kept: MIB's circuits."""
-    random = np.random.default_rng(seed)
-    frames = []
-    for kind in KINDS:
-        by_method = {
-            "IG": ig.of(kind).mean(dim=0).numpy(),
-            "AP": ap.of(kind).mean(dim=0).numpy(),
-            "‖Δa‖": activation_differences(model, pairs, kind),
-            "random": random.random(ap.of(kind).shape[1:]),
-        }
-        for method, scores in by_method.items():
-            sets = np.stack([largest(scores, round(s * scores.size)) for s in MIB_SHARES])
-            metric = multi_ablated_performance(model, pairs, sets, kind, keep=True).numpy()
-            shares, prompts = np.indices(metric.shape)
-            frames.append(
-                pl.DataFrame(
-                    {
-                        "share": np.array(MIB_SHARES)[shares].ravel(),
-                        "prompt": prompts.ravel(),
-                        "metric": metric.ravel(),
-                    }
-                ).select(
-                    pl.lit(pairs.task).alias("task"),
-                    pl.lit(kind).alias("kind"),
-                    pl.lit(method).alias("method"),
-                    pl.all(),
-                )
-            )
-    return pl.concat(frames)
-
-
-def _circuits(
-    kept: pl.DataFrame,
-) -> Iterator[tuple[dict[str, str], Float[np.ndarray, "share prompt"]]]:
-    keys = ["task", "kind", "method"]
-    for key, rows in kept.group_by(keys, maintain_order=True):
-        metric = rows.sort("share", "prompt")["metric"].to_numpy().reshape(len(MIB_SHARES), -1)
-        yield dict(zip(keys, map(str, key), strict=True)), metric
-
-
-def _faithful(metric: Float[np.ndarray, "share *batch"]) -> Float[np.ndarray, "share *batch"]:
-    """The first share is the empty circuit, the last the whole model."""
-    return faithfulness(metric, metric[:1], metric[-1:])
-
-
-def _curves(kept: pl.DataFrame) -> pl.DataFrame:
-    return pl.DataFrame(
-        [
-            place | {"share": share, "faithfulness": float(value)}
-            for place, metric in _circuits(kept)
-            for share, value in zip(MIB_SHARES, _faithful(metric.mean(axis=1)), strict=True)
-        ]
+def _against_matched(ablated: pl.DataFrame, method: str) -> str:
+    """How one method's own components fare against components that move as much."""
+    difference = ablated.filter(pl.col("set") == f"{method} only - matched")
+    more = difference.filter(pl.col("low") > 0).height
+    less = difference.filter(pl.col("high") < 0).height
+    return (
+        f"In {difference.height} cases {method} names components of its own: ablated together "
+        f"they move the metric by {_median(ablated, f'{method} only'):.1%} of the total effect "
+        f"(median), more than matched components in {more} cases and less in {less}."
     )
 
 
-def _areas(kept: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """CPR and CMD with percentile bootstrap intervals over prompts."""
-    random = np.random.default_rng(seed)
+def _median(rows: pl.DataFrame, name: str) -> float:
+    return float(np.median(rows.filter(pl.col("set") == name)["mean"].to_numpy()))
+
+
+def _sets(ranking: Ranking, seed: int) -> pl.DataFrame:
     rows = []
-    for place, metric in _circuits(kept):
-        count = metric.shape[1]
-        drawn = random.multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
-        for name, area in (("CPR", area_under), ("CMD", area_to_one)):
-            whole = float(area(_faithful(metric.mean(axis=1))))
-            values = area(_faithful(metric @ drawn.T))
-            low, high = np.quantile(values, (0.025, 0.975))
-            estimate = Estimate(whole, float(np.std(values, ddof=1)), float(low), float(high))
-            rows.append(place | {"area": name} | estimate._asdict())
+    for kind in KINDS:
+        ranked = ranking.ranked(kind)
+        for k in SIZES[kind]:
+            if k >= ranked["IG"].size:
+                continue
+            named = named_sets(ranked["IG"], ranked["AP"], ranked["‖Δa‖"], k, seed)
+            for treatment, changes in _treatments(ranking, kind, named):
+                for name, change in changes.items():
+                    place = ranking.place | {"kind": kind, "k": k, "treatment": treatment}
+                    size = int(named[name][0].sum()) if name in named else 0
+                    about = {"set": name, "size": size, "prompts": len(change)}
+                    rows.append(place | about | mean_over_prompts(change, seed)._asdict())
     return pl.DataFrame(rows)
+
+
+def _treatments(
+    ranking: Ranking, kind: str, named: dict[str, np.ndarray]
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Each prompt's change by each set; drawn sets are only ablated, as they only compare."""
+    chosen = {name: sets for name, sets in named.items() if name not in DRAWN}
+    yield ABLATED, _with_differences(_changes(ranking, kind, named))
+    if max(map(len, ranking.tested.groups())) >= FEWEST_FOR_A_MEAN:
+        yield TO_MEANS, _changes(ranking, kind, chosen, baseline="mean")
+    yield KEPT, _with_differences(_changes(ranking, kind, chosen, keep=True))
+
+
+def _changes(
+    ranking: Ranking,
+    kind: str,
+    named: dict[str, np.ndarray],
+    baseline: str = "source",
+    keep: bool = False,
+) -> dict[str, Float[np.ndarray, " prompt"]]:
+    """The metric's change by each set as a share of the mean total effect; draws are averaged."""
+    nothing = np.zeros((1, *next(iter(named.values())).shape[1:]), dtype=bool)
+    base = ranking.metric(nothing, kind, baseline)[0]
+    metric = ranking.metric(np.concatenate(list(named.values())), kind, baseline, keep)
+    ends = np.cumsum([len(sets) for sets in named.values()])[:-1]
+    return {
+        name: (rows.mean(axis=0) - base) / ranking.total
+        for name, rows in zip(named, np.split(metric, ends), strict=True)
+    }
+
+
+def _with_differences(changes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return changes | {
+        f"{first} - {second}": changes[first] - changes[second]
+        for first, second in COMPARED
+        if first in changes and second in changes
+    }

@@ -8,7 +8,6 @@ from analysis.agreement import correlation_of_means
 from analysis.attribution.quadrature import RULES
 from analysis.studies import steps as stepping
 from analysis.studies.baselines import baselines, frequent_lengths
-from analysis.tasks import TASKS
 
 
 @pytest.fixture(autouse=True)
@@ -16,10 +15,8 @@ def results(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
 
 
-def test_every_pair_of_baselines_is_compared_on_the_same_prompts(tiny, monkeypatch):
-    one_task = {"greater-than": TASKS["greater-than"]}
-    monkeypatch.setattr("analysis.studies.baselines.TASKS", one_task)
-    study = baselines(tiny, n=9)
+def test_every_pair_of_baselines_is_compared_on_the_same_prompts(tiny):
+    study = baselines(tiny, n=8, tasks=("greater-than",))
     assert study.prompts == {"greater-than": 8}
     assert study.agreement.height == 2 * 3 * 3
     pairs = load_task("greater-than", tiny, n=8)
@@ -32,27 +29,47 @@ def test_every_pair_of_baselines_is_compared_on_the_same_prompts(tiny, monkeypat
 
 def test_frequent_lengths_have_enough_prompts_for_a_mean(tiny):
     pairs = frequent_lengths(load_task("ioi", tiny, n=60))
-    sizes = [len(group) for group in pairs.groups()]
-    assert set(sizes) == {8} and 1 <= len(sizes) <= 3
+    assert [len(group) for group in pairs.groups()] == [8, 8]
+    assert len(frequent_lengths(load_task("greater-than", tiny, n=60))) == 16
     with pytest.raises(ValueError, match="no length has 8 of the 5 prompts"):
         frequent_lengths(load_task("ioi", tiny, n=5))
 
 
 def test_gaps_shrink_with_steps_and_the_better_rule_shrinks_faster(tiny, monkeypatch):
-    monkeypatch.setattr(stepping, "TASKS", {"gender-bias": TASKS["gender-bias"]})
-    monkeypatch.setattr(stepping, "STEPS", (2, 16, 64))
-    frame = stepping.steps(tiny, n=2)
-    assert frame.height == len(RULES) * 3 * 2 * 3
-    worst = frame.group_by("rule", "steps").agg(pl.col("gap").max())
-    gap = {(rule, steps): value for rule, steps, value in worst.iter_rows()}
+    monkeypatch.setattr(stepping, "STEPS", (2, 8, 16, 64))
+    study = stepping.steps(tiny, n=2, tasks=("gender-bias",))
+    assert study.gaps.height == len(RULES) * 4 * 2 * 3
+    gap = {(rule, steps): value for rule, steps, value in study.worst().iter_rows()}
     for rule in RULES:
         assert gap[rule, 64] < gap[rule, 2]
     assert gap["gauss-legendre", 16] < gap["midpoint", 16] < gap["left", 16]
+    orders = dict(study.orders_table().iter_rows())
+    assert float(orders["left"]) == pytest.approx(1, abs=0.15)
+    assert float(orders["trapezoid"]) == pytest.approx(2, abs=0.3)
+    few = study.few.group_by("task", "kind", "layer", maintain_order=True).agg(pl.col("gap").max())
+    by_rule = pl.col("rule") == "gauss-legendre", pl.col("steps") == 8
+    assert few.equals(study.gaps.filter(*by_rule).select("task", "kind", "layer", "gap"))
+
+
+def test_attention_moves_as_far_as_the_bridges_own_patterns_say(tiny):
+    """By hand: the second layer's patterns in the run with the first layer's neurons patched."""
+    pairs = load_task("gender-bias", tiny, n=1)
+    clean, corrupted = pairs.clean_tokens[0][None], pairs.corrupted_tokens[0][None]
+    _, cache = tiny.run_with_cache(corrupted)
+    _, base = tiny.run_with_cache(clean)
+    found = []
+    hooks = [("blocks.1.mlp.hook_post", lambda act, hook: cache[hook.name])]
+    hooks += [("blocks.2.attn.hook_pattern", lambda act, hook: found.append(act.clone()))]
+    tiny.run_with_hooks(clean, fwd_hooks=hooks)
+    expected = (found[0] - base["blocks.2.attn.hook_pattern"]).abs().sum(dim=-1).max() / 2
+    moved = stepping.attention_moved(tiny, pairs).filter(pl.col("kind") == "neurons")["moved"]
+    assert moved[1] == pytest.approx(expected.item(), abs=1e-6) and 0 < moved[1] <= 1
+    assert moved[2] == 0
 
 
 def test_enough_steps_are_the_fewest_from_which_on_the_gap_is_small():
     """A gap that is small by luck at 4 steps and large again at 8 does not count."""
-    gaps = {2: 1.0, 4: 1e-4, 8: 1e-2, 16: 1e-5, 32: 1e-6, 64: 1e-6, 128: 1e-6}
+    gaps = {2: 1.0, 4: 1e-4, 8: 1e-2, 16: 1e-5, 32: 1e-6, 64: 1e-6}
     common = {"task": "ioi", "kind": "heads", "rule": "midpoint"}
     frame = pl.DataFrame(
         [common | {"layer": 0, "steps": steps, "gap": gap} for steps, gap in gaps.items()]

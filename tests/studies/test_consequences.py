@@ -8,51 +8,90 @@ from hypothesis import strategies as st
 
 from analysis import activation_patching, integrated_gradients, load_task, paths
 from analysis.ablation import largest, multi_ablated_performance
-from analysis.studies import consequences as module
-from analysis.studies.consequences import DRAWS, consequences, named_sets
-from analysis.tasks import TASKS
+from analysis.studies.circuits import DIFFERENCE, METHODS, circuits
+from analysis.studies.consequences import DRAWS, Consequences, consequences, named_sets
+
+PROMPTS = 16
+TREATMENTS = {
+    "ablated": {},
+    "ablated to means": {"baseline": "mean"},
+    "kept alone": {"keep": True},
+}
 
 
-@pytest.fixture(scope="module")
-def study(tiny, tmp_path_factory):
+@pytest.fixture(scope="module", autouse=True)
+def results(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "RESULTS", tmp_path_factory.mktemp("results"))
-        patch.setattr(module, "TASKS", {"greater-than": TASKS["greater-than"]})
-        patch.setattr(module, "RESAMPLES", 50)
-        yield consequences(tiny, n=8)
+        yield
 
 
 @pytest.fixture(scope="module")
-def pairs(tiny):
-    return load_task("greater-than", tiny, n=8)
+def study(tiny, results):
+    return consequences(tiny, n=PROMPTS, tasks=("greater-than",))
 
 
-@pytest.mark.parametrize("keep", [False, True])
-@pytest.mark.parametrize("values", ["source", "mean"])
-def test_a_sets_change_is_that_of_ablating_it(study, tiny, pairs, values, keep):
-    ap, ig = (method(tiny, pairs) for method in (activation_patching, integrated_gradients))
+@pytest.mark.parametrize("direction", ["noising", "denoising"])
+@pytest.mark.parametrize("treatment", TREATMENTS)
+def test_a_set_ranked_on_one_half_is_tested_on_the_other(study, tiny, treatment, direction):
+    pairs = load_task("greater-than", tiny, n=PROMPTS)
+    ranking, tested = (pairs.select(range(start, PROMPTS, 2)) for start in (0, 1))
+    ig = integrated_gradients(tiny, ranking, direction=direction)
+    ap = activation_patching(tiny, tested, direction=direction, kinds=())
     sets = largest(ig.neurons.mean(dim=0).numpy(), 50)[None]
-    metric = multi_ablated_performance(tiny, pairs, sets, "neurons", baseline=values, keep=keep)
+    settings = TREATMENTS[treatment] | {"direction": direction}
+    metric = multi_ablated_performance(tiny, tested, sets, "neurons", **settings)
     expected = float((metric[0] - ap.base).mean() / ap.total.mean())
     row = study.sets.row(
         by_predicate=(pl.col("kind") == "neurons")
         & (pl.col("k") == 50)
-        & (pl.col("values") == values)
-        & (pl.col("set") == "IG")
-        & (pl.col("keep") == keep),
+        & (pl.col("treatment") == treatment)
+        & (pl.col("direction") == direction)
+        & (pl.col("set") == "IG"),
         named=True,
     )
     assert row["mean"] == pytest.approx(expected, abs=1e-4)
-    assert row["size"] == 50 and row["low"] <= row["mean"] <= row["high"]
+    assert row["size"] == 50 and row["prompts"] == PROMPTS // 2
+    assert row["low"] <= row["mean"] <= row["high"]
 
 
-def test_circuits_go_from_nothing_to_the_whole_model(study):
+def test_a_difference_of_sets_is_paired(study):
+    keys = ["direction", "kind", "k", "treatment"]
+    by_set = study.sets.pivot("set", index=keys, values="mean")
+    both = by_set.drop_nulls("IG only - matched")
+    assert both.height
+    np.testing.assert_allclose(
+        both["IG only - matched"], both["IG only"] - both["matched"], atol=1e-9
+    )
+
+
+def test_sentences_count_what_the_frame_says():
+    """Two cases with an interval above zero, one around it, none below."""
+    own = {"task": "ioi", "direction": "noising", "kind": "heads", "size": 1, "prompts": 8, "sd": 1}
+    rows = [
+        own | {"k": k, "set": name, "treatment": "ablated", "mean": 0.1, "low": low, "high": 0.2}
+        for k, low in ((2, 0.05), (4, 0.05), (8, -0.05))
+        for name in ("IG only - matched", "AP only - matched", "IG only", "AP only", "shared")
+    ]
+    rows += [row | {"set": "matched"} for row in rows if row["set"] == "shared"]
+    rows += [row | {"set": "IG - AP"} for row in rows if row["set"] == "shared"]
+    study = Consequences(pl.DataFrame(rows))
+    assert "In 3 cases IG names" in study.idle()
+    assert "matched components in 2 cases and less in 0" in study.idle()
+    assert "top 2 heads: ablated, IG's set moves the metric further in 1" in study.better()
+    assert "top 8 heads: ablated, IG's set moves the metric further in 0" in study.better()
+
+
+def test_circuits_go_from_nothing_to_the_whole_model(tiny):
+    study = circuits(tiny, n=PROMPTS, tasks=("greater-than",))
     for share, value in ((0.0, 0.0), (1.0, 1.0)):
         ends = study.curves.filter(pl.col("share") == share)["faithfulness"]
         np.testing.assert_allclose(ends, value, atol=1e-6)
-    assert set(study.curves["method"]) == {"IG", "AP", "‖Δa‖", "random"}
-    areas = study.areas.filter(pl.col("area") == "CMD")
-    assert (areas["mean"] >= 0).all()
+    assert set(study.curves["method"]) == set(METHODS)
+    areas = study.areas.pivot("method", index=["direction", "kind", "area"], values="mean")
+    assert (areas.filter(pl.col("area") == "CMD").select(METHODS).min_horizontal() >= 0).all()
+    np.testing.assert_allclose(areas[DIFFERENCE], areas["IG"] - areas["AP"], atol=1e-12)
+    assert study.table().height == 2 * 2 * 2
 
 
 @given(seed=st.integers(0, 99), k=st.integers(1, 20))

@@ -1,0 +1,69 @@
+"""What the baselines and the number of steps do to the agreement."""
+
+import altair as alt
+import polars as pl
+
+from analysis.charts.theme import KIND_TITLES, Layered, estimate, number
+
+
+def plot_baselines(agreement: pl.DataFrame) -> alt.HConcatChart:
+    """r for every pair of baselines, a panel a task; columns task, ig, ap, mean, low, high."""
+    return alt.hconcat(
+        *(
+            _pairs_of_baselines(agreement.filter(pl.col("task") == task), task)
+            for task in agreement["task"].unique(maintain_order=True)
+        )
+    )
+
+
+def _pairs_of_baselines(agreement: pl.DataFrame, title: str) -> Layered:
+    cells = alt.Chart(agreement).encode(
+        alt.X("ap:N", title="AP's baseline", sort=None, axis=alt.Axis(labelAngle=0)),
+        alt.Y("ig:N", title="IG's baseline", sort=None),
+        tooltip=["task:N", "ig:N", "ap:N", *estimate()],
+    )
+    scale = alt.Scale(scheme="redblue", domain=[-1, 1], domainMid=0)
+    tiles = cells.mark_rect().encode(alt.Color("mean:Q", title="r", scale=scale))
+    written = cells.mark_text().encode(
+        alt.Text("mean:Q", format=".2f"),
+        color=alt.condition("abs(datum.mean) > 0.6", alt.value("white"), alt.value("black")),
+    )
+    return alt.layer(tiles, written, width=120, height=120, title=title)
+
+
+def plot_steps(steps: pl.DataFrame) -> alt.Chart:
+    """The largest gap against the steps, a line a rule; columns rule, steps, gap."""
+    return (
+        alt.Chart(steps)
+        .mark_line(point=True)
+        .encode(
+            alt.X("steps:Q", title="steps", scale=alt.Scale(type="log", base=2)),
+            alt.Y(
+                "gap:Q",
+                title="largest gap / largest |total effect|",
+                scale=alt.Scale(type="log"),
+                axis=alt.Axis(format=".0e", tickCount=6),
+            ),
+            alt.Color("rule:N", title=None, sort=None),
+            tooltip=["rule:N", "steps:Q", number("gap", "gap")],
+        )
+        .properties(width=420, height=220)
+    )
+
+
+def plot_steps_agreement(agreement: pl.DataFrame) -> alt.HConcatChart:
+    """The lowest r of any layer against the steps; columns task, kind, steps, r."""
+    return alt.hconcat(
+        *(
+            alt.Chart(agreement.filter(pl.col("kind") == kind))
+            .mark_line(point=True)
+            .encode(
+                alt.X("steps:Q", title="steps", scale=alt.Scale(type="log", base=2)),
+                alt.Y("r:Q", title="lowest r of a layer", scale=alt.Scale(zero=False)),
+                alt.Color("task:N", title=None, sort=None),
+                tooltip=["task:N", "steps:Q", number("r", "r")],
+            )
+            .properties(width=230, height=180, title=title)
+            for kind, title in KIND_TITLES.items()
+        )
+    )

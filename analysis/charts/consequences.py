@@ -1,0 +1,53 @@
+"""What sets of components do together."""
+
+import altair as alt
+import polars as pl
+
+from analysis.charts.theme import KIND_TITLES, Layered, estimate, number
+
+
+def plot_sets(sets: pl.DataFrame) -> alt.HConcatChart:
+    """What ablating sets does, with intervals; columns task, kind, set, size, mean, low, high."""
+    return alt.hconcat(
+        *(_sets(sets.filter(pl.col("kind") == kind), title) for kind, title in KIND_TITLES.items())
+    )
+
+
+def _sets(sets: pl.DataFrame, title: str) -> Layered:
+    marks = alt.Chart(sets).encode(
+        alt.Y("task:N", title=None, sort=None),
+        alt.YOffset("set:N", sort=None),
+        alt.Color("set:N", title=None, sort=None),
+        tooltip=["task:N", "set:N", "size:Q", *estimate()],
+    )
+    points = marks.mark_point(filled=True, size=45).encode(
+        alt.X("mean:Q", title="change of the metric / mean total effect")
+    )
+    intervals = marks.mark_rule(strokeWidth=2).encode(alt.X("low:Q"), alt.X2("high:Q"))
+    return alt.layer(intervals, points, width=220, height=alt.Step(12), title=title)
+
+
+def plot_circuits(curves: pl.DataFrame) -> alt.HConcatChart:
+    """Faithfulness against the share of components kept, a line a method, a panel a task;
+    columns task, method, share, faithfulness. The empty circuit has no place on the axis.
+    """
+    shown = curves.filter(pl.col("share") > 0)
+    return alt.hconcat(
+        *(
+            alt.Chart(shown.filter(pl.col("task") == task))
+            .mark_line(point=True)
+            .encode(
+                alt.X(
+                    "share:Q",
+                    title="share kept",
+                    scale=alt.Scale(type="log"),
+                    axis=alt.Axis(tickCount=4),
+                ),
+                alt.Y("faithfulness:Q", title="faithfulness"),
+                alt.Color("method:N", title=None, sort=None),
+                tooltip=["method:N", "share:Q", number("faithfulness", "faithfulness")],
+            )
+            .properties(width=130, height=150, title=task)
+            for task in curves["task"].unique(maintain_order=True)
+        )
+    )

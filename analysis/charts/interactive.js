@@ -1,0 +1,91 @@
+// Draws the page's charts. A chart whose marks are components lists them in a table below it, and a
+// click on a mark leads to its row.
+
+const HIDDEN = new Set(["name"]);
+
+function components(spec) {
+  const found = new Map();
+  for (const rows of Object.values(spec.datasets ?? {})) {
+    for (const row of rows) {
+      if (row.name) found.set(row.name, { ...found.get(row.name), ...row });
+    }
+  }
+  return found;
+}
+
+function cell(kind, text) {
+  const made = document.createElement(kind);
+  made.textContent = typeof text === "number" && !Number.isInteger(text) ? text.toPrecision(4) : text;
+  return made;
+}
+
+// The table is made when it is first opened: most never are.
+function listing(found) {
+  const columns = Object.keys(found.values().next().value).filter((column) => !HIDDEN.has(column));
+  const table = document.createElement("table");
+  table.className = "table table-sm chart-rows";
+  const head = table.createTHead().insertRow();
+  for (const column of ["component", ...columns]) {
+    const title = cell("th", column);
+    title.scope = "col";
+    head.append(title);
+  }
+  const body = table.createTBody();
+  for (const [name, row] of found) {
+    const line = body.insertRow();
+    line.dataset.name = name;
+    line.tabIndex = -1;
+    line.append(cell("th", name), ...columns.map((column) => cell("td", row[column])));
+    line.firstChild.scope = "row";
+  }
+  return table;
+}
+
+function addListing(place, found) {
+  const details = document.createElement("details");
+  const summary = document.createElement("summary");
+  summary.textContent = `The ${found.size} components drawn, in a table`;
+  details.append(summary);
+  const fill = () => {
+    if (details.childElementCount === 1) {
+      const frame = document.createElement("div");
+      frame.className = "chart-frame";
+      frame.tabIndex = 0;
+      frame.append(listing(found));
+      details.append(frame);
+    }
+  };
+  details.addEventListener("toggle", fill);
+  place.append(details);
+  return (name) => {
+    fill();
+    details.open = true;
+    for (const line of details.querySelectorAll("tr[data-name]")) {
+      line.classList.toggle("chosen", line.dataset.name === name);
+      if (line.dataset.name === name) {
+        line.scrollIntoView({ block: "center" });
+        line.focus({ preventScroll: true });
+      }
+    }
+  };
+}
+
+async function draw(place) {
+  const spec = JSON.parse(place.querySelector("script").textContent);
+  const { view } = await vegaEmbed(place.firstElementChild, spec, { actions: false, renderer: "svg" });
+  const found = components(spec);
+  if (found.size) {
+    const lead = addListing(place, found);
+    view.addEventListener("click", (_, item) => item?.datum?.name && lead(item.datum.name));
+  }
+}
+
+const style = document.createElement("style");
+style.textContent = `
+  .chart { overflow-x: auto; text-align: start; }
+  .chart-frame { max-height: 20rem; overflow: auto; }
+  .chart-rows { font-size: 0.8rem; width: auto; }
+  .chart-rows .chosen > * { outline: 2px solid #D55E00; }
+`;
+document.head.append(style);
+for (const place of document.querySelectorAll(".chart")) draw(place);

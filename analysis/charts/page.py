@@ -1,0 +1,96 @@
+"""How a chart gets onto a page: interactive on the web, as vectors in the PDF.
+
+A cell's chart is shown in both forms, and each output format takes the one that it can draw. The
+interactive one is a Vega-Lite specification that a script draws in the reader's browser; the
+script stands beside the pages, so that they load nothing from another host.
+"""
+
+import html
+import json
+import re
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import polars as pl
+import vl_convert
+from IPython import get_ipython
+from IPython.display import Markdown
+
+_SOURCE = Path(__file__).with_name("interactive.js")
+_ALTERNATIVE_TEXT = re.compile(r'^#\| fig-alt: "(.*)"$', re.MULTILINE)
+
+
+def enable() -> None:
+    """Shows every chart that a cell ends in, in both forms."""
+    alt.renderers.enable("report")
+
+
+def write_script(path: Path) -> bool:
+    """Writes the script that draws the charts, Vega and all, unless it is there; True if written.
+
+    The first line says what the file was made from.
+    """
+    source = _SOURCE.read_text(encoding="utf-8")
+    made_from = sha256((source + version("vl-convert-python")).encode()).hexdigest()[:16]
+    mark = f"// Vega, Vega-Lite, Vega-Embed and interactive.js {made_from}\n"
+    if path.exists() and path.read_text(encoding="utf-8").startswith(mark):
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(mark + vl_convert.javascript_bundle(source), encoding="utf-8")
+    return True
+
+
+def table(frame: pl.DataFrame) -> Markdown:
+    """A frame as a Markdown table, which every format renders natively.
+
+    A column's dashes are as many as its longest cell's letters: where a table is too wide for its
+    lines, columns share the width by them.
+    """
+    rows = [frame.columns, *([str(value) for value in row] for row in frame.iter_rows())]
+    dashes = ["-" * max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, dashes)
+    return Markdown("\n".join(f"| {' | '.join(row)} |" for row in rows))
+
+
+def percent(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with its fractions written as percentages."""
+    return frame.with_columns(
+        pl.selectors.float().map_elements("{:.2%}".format, return_dtype=pl.String)
+    )
+
+
+def _both_forms(spec: dict[str, Any], **_: Any) -> dict[str, str]:
+    """A specification as what Jupyter calls a MIME bundle."""
+    described = spec | {"description": alternative_text(_cell())}
+    return {
+        "text/html": _to_html(described),
+        "image/svg+xml": vl_convert.vegalite_to_svg(spec),
+    }
+
+
+def _to_html(spec: dict[str, Any]) -> str:
+    # What ends a script in HTML may not stand in its text.
+    text = json.dumps(spec, separators=(",", ":")).replace("</", "<\\/")
+    return (
+        '<div class="chart"><div></div>'
+        f'<script type="application/json">{text}</script>'
+        f"<noscript>{html.escape(spec['description'])} (Drawing it takes JavaScript.)</noscript>"
+        "</div>"
+    )
+
+
+def alternative_text(cell: str) -> str:
+    """What a cell's source says its figure shows."""
+    return "".join(_ALTERNATIVE_TEXT.findall(cell))
+
+
+def _cell() -> str:
+    """The source of the cell that runs; nothing outside of Jupyter."""
+    shell = get_ipython()
+    return shell.get_parent()["content"]["code"] if hasattr(shell, "get_parent") else ""
+
+
+alt.renderers.register("report", _both_forms)

@@ -1,0 +1,52 @@
+"""What the engine costs."""
+
+import altair as alt
+import polars as pl
+
+from analysis.charts.theme import KIND_TITLES, number
+
+
+def plot_speedup(layers: pl.DataFrame) -> alt.HConcatChart:
+    """Speedup by layer, heads and neurons side by side; columns task, kind, layer, speedup."""
+    return alt.hconcat(
+        *(
+            alt.Chart(layers.filter(pl.col("kind") == kind))
+            .mark_line(point=True)
+            .encode(
+                alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0)),
+                alt.Y("speedup:Q", title="times faster", scale=alt.Scale(type="log")),
+                alt.Color("task:N", title=None, sort=None),
+                tooltip=["task:N", "layer:O", number("speedup", "times faster")],
+            )
+            .properties(width=230, height=200, title=title)
+            for kind, title in KIND_TITLES.items()
+        )
+    )
+
+
+def plot_growth(operations: pl.DataFrame) -> alt.HConcatChart:
+    """Operations as each size grows, a panel each; columns grows, size, method, operations."""
+    return alt.hconcat(
+        *(
+            alt.Chart(operations.filter(pl.col("grows") == grows))
+            .mark_line(point=True)
+            .encode(
+                alt.X(
+                    "size:Q",
+                    title=grows,
+                    scale=alt.Scale(type="log", nice=False),
+                    axis=alt.Axis(tickCount=4, format="~s"),
+                ),
+                alt.Y(
+                    "operations:Q",
+                    title="operations",
+                    scale=alt.Scale(type="log"),
+                    axis=alt.Axis(format=".0e", tickCount=5),
+                ),
+                alt.Color("method:N", title=None, sort=None),
+                tooltip=["method:N", "size:Q", number("operations", "operations")],
+            )
+            .properties(width=170, height=200)
+            for grows in operations["grows"].unique(maintain_order=True)
+        )
+    )
