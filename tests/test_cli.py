@@ -22,15 +22,6 @@ def test_help_names_the_commands():
         assert command in result.output
 
 
-def test_run_keeps_results_and_prints_the_agreement(tiny_directory, tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
-    result = runner.invoke(cli.app, ["run", "--model", str(tiny_directory), "--n", "3"])
-    assert result.exit_code == 0, result.output
-    assert "capital-country" in result.output
-    kept = {path.name.split("-")[0] for path in (tmp_path / "results").glob("*.parquet")}
-    assert kept >= {"agreement", "sets", "kept", "baselines", "attention", "headline"}
-
-
 def test_train_saves_a_checkpoint_with_its_card(tmp_path, monkeypatch):
     """The real command with a recipe of two steps."""
     recipe = replace(training.Recipe(), layers=1, width=16, heads=2, steps=2, sentences=2, warmup=1)

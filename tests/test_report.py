@@ -1,6 +1,9 @@
 """Every document's cells run, on small results, by the tools of the plain preview."""
 
+import subprocess
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from nbclient.exceptions import CellExecutionError
@@ -13,21 +16,44 @@ ROOT = Path(__file__).parents[1]
 PAGES = ("index", "aligned-baselines", "alignment", "consequences", "performance", "methods")
 
 
+class Paper(NamedTuple):
+    site: Path
+    printed: str
+    computed: set[str]
+    late: set[str]  # results that pages had to compute
+
+
 @pytest.fixture(scope="module")
-def site(tiny_directory, tmp_path_factory) -> Path:
-    """The whole preview of a tiny model's report."""
+def paper(tiny_directory, tmp_path_factory) -> Paper:
+    """What `make paper` makes without Quarto, of a tiny model."""
     site, results = (tmp_path_factory.mktemp(name) for name in ("site", "results"))
     with pytest.MonkeyPatch.context() as patch:
         # Documents run in kernels of their own, which the environment reaches.
         patch.setenv("ANALYSIS_RESULTS", str(results))
         patch.setenv("ANALYSIS_PROMPTS", "20")
         patch.setenv("ANALYSIS_MODEL", str(tiny_directory))
+        command = [sys.executable, "-m", "analysis", "run"]
+        ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+        computed = {path.name for path in results.glob("*.parquet")}
         preview.render(ROOT / "report", site)
-    return site
+        late = {path.name for path in results.glob("*.parquet")} - computed
+    return Paper(site, ran.stdout, computed, late)
+
+
+@pytest.fixture
+def site(paper) -> Path:
+    return paper.site
+
+
+def test_run_prints_the_agreement_and_computes_all_that_pages_show(paper):
+    assert "capital-country  denoising  neurons  r of the means" in paper.printed
+    kinds = {name.split("-")[0] for name in paper.computed}
+    assert kinds >= {"agreement", "sets", "kept", "baselines", "attention", "headline"}
+    assert not paper.late
 
 
 def test_every_documents_cells_run(site):
-    assert {path.stem for path in (site / "report").iterdir()} == set(PAGES)
+    assert {path.stem for path in (site / "report").glob("*.html")} == set(PAGES)
     assert "report/index.html" in (site / "index.html").read_text()
 
 

@@ -21,7 +21,7 @@ from analysis.studies.baselines import baselines
 from analysis.studies.circuits import circuits
 from analysis.studies.consequences import consequences
 from analysis.studies.steps import steps
-from analysis.tasks import TASKS
+from analysis.tasks import TASKS, load_task
 
 Job = Callable[[bool], None]  # told whether to show its own progress
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
@@ -37,20 +37,27 @@ def everything(n: int, seed: int = 0, processes: int | None = None) -> None:
     Raises:
         ValueError: as `load_model` and `load_task` do.
     """
+    for task in TASKS:
+        load_task(task, _model(), n=n, seed=seed)  # bad input ends here, before any work
     jobs = dict(_jobs(n, seed))
     processes = _as_many_as_cores() if processes is None else processes
     if processes == 1:
         for job in jobs:
             job(True)
-        return
-    with (
-        tqdm(total=sum(jobs.values()), desc="studies", bar_format=_BAR) as bar,
-        ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool,
-    ):
-        running = {pool.submit(job, False): weight for job, weight in jobs.items()}
-        for done in as_completed(running):
-            done.result()
-            bar.update(running[done])
+    else:
+        _side_by_side(jobs, processes)
+
+
+def _side_by_side(jobs: dict[Job, int], processes: int) -> None:
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,))
+    running = {pool.submit(job, False): weight for job, weight in jobs.items()}
+    try:
+        with tqdm(total=sum(jobs.values()), desc="studies", bar_format=_BAR) as bar:
+            for done in as_completed(running):
+                done.result()
+                bar.update(running[done])
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _jobs(n: int, seed: int) -> Iterator[tuple[Job, int]]:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 from analysis import activation_patching, integrated_gradients, load_task, paths
 from analysis.agreement import average_correlation, correlation_of_means, spearman
 from analysis.attribution.parts import DIRECTIONS
-from analysis.studies import comparison
+from analysis.studies import comparison, everything
 from analysis.studies import testbed_notice as notice
 from analysis.studies.aligned_baselines import PER_PROMPT, aligned_baselines
+from analysis.studies.baselines import baselines
 from analysis.studies.facts import facts, shapley
 from analysis.tasks import TASKS
 
@@ -140,3 +142,21 @@ def test_shapley_from_corners_is_shapley_from_orders(weights, source):
 def test_shapley_of_many_components_is_refused():
     with pytest.raises(ValueError, match="at most 16"):
         shapley(toy.toy_site(lambda a: a.sum(-1), [0.0] * 17, [1.0] * 17))
+
+
+def test_everything_computes_on_processes_what_one_process_does(
+    tiny_directory, tmp_path, monkeypatch
+):
+    """One study of it: processes find the code and the model by themselves, and keep results."""
+    monkeypatch.setenv("ANALYSIS_MODEL", str(tiny_directory))
+    job = partial(everything._on_few_prompts, baselines, "gender-bias", 0)
+    kept = {}
+    for processes in (1, 2):
+        results = tmp_path / str(processes)
+        monkeypatch.setattr(paths, "RESULTS", results)
+        monkeypatch.setenv("ANALYSIS_RESULTS", str(results))
+        monkeypatch.setattr(everything, "_jobs", lambda n, seed: [(job, 1)])
+        everything.everything(n=2, processes=processes)
+        (frame,) = results.glob("baselines-*.parquet")
+        kept[processes] = pl.read_parquet(frame)
+    assert kept[1].drop("sd", "low", "high").equals(kept[2].drop("sd", "low", "high"))
