@@ -11,7 +11,7 @@ from analysis.studies.aligned_baselines import aligned_baselines
 # One worker renders the site once for all of these.
 pytestmark = pytest.mark.xdist_group("report")
 ROOT = Path(__file__).parents[1]
-PAGES = ("index", "aligned-baselines", "performance", "methods")
+PAGES = ("index", "aligned-baselines", "original", "performance", "methods")
 
 
 @pytest.fixture(scope="module")
