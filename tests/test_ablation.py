@@ -8,6 +8,7 @@ from analysis import activation_patching, load_task
 from analysis.ablation import (
     MIB_SHARES,
     Exclusive,
+    activation_differences,
     area_to_one,
     area_under,
     faithfulness,
@@ -17,7 +18,7 @@ from analysis.ablation import (
     random_sets,
 )
 from analysis.attribution.parts import DIRECTIONS
-from analysis.bench.contenders import HOOKS
+from analysis.bench.contenders import HOOKS, hooked_activation
 from analysis.metrics import Readout
 
 SHAPE = {"heads": (3, 4), "neurons": (3, 128)}
@@ -151,6 +152,22 @@ def test_matched_sets_move_about_as_much_in_the_same_layers(seed):
     for mask in sets:
         ratio = np.sort(np.log(amounts[mask])) - np.sort(np.log(amounts[target]))
         assert np.abs(ratio).mean() < 1
+
+
+@pytest.mark.parametrize("kind", SHAPE)
+def test_activation_differences_do_not_cancel(tiny, pairs, kind):
+    """Norms over every position and dimension; a signed mean of a head's would be 0."""
+    differences = activation_differences(tiny, pairs, kind)
+    for layer in range(3):
+        expected = torch.zeros(SHAPE[kind][1])
+        for clean, corrupted in zip(pairs.clean_tokens, pairs.corrupted_tokens, strict=True):
+            base, source = (
+                hooked_activation(tiny, tokens[None], kind, layer)[0]
+                for tokens in (clean, corrupted)
+            )
+            change = (source - base).movedim(1, 0).flatten(1)
+            expected += change.norm(dim=1) / len(pairs)
+        np.testing.assert_allclose(differences[layer], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_areas_of_known_curves():

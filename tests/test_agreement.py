@@ -176,6 +176,14 @@ def test_overlap_at_k_by_hand():
     assert top(np.zeros((1, 3)), 2).tolist() == [[True, True, False]], "the first of equal ones"
 
 
+@given(seed=seeds, k=st.integers(0, 15), scale=st.floats(1e-3, 1e3))
+def test_every_prompt_has_as_many_top_components(seed, k, scale):
+    """However much larger another prompt's scores are."""
+    values = scores(seed)[0].reshape(6, 15)
+    values[0] *= scale
+    assert (top(values, k).sum(axis=1) == k).all()
+
+
 def test_overlap_at_k_by_chance_is_k_over_the_components():
     random = np.random.default_rng(0)
     a, b = random.normal(size=(2, 400, 50))

@@ -13,7 +13,15 @@ from analysis import preview
 # One worker renders the site once for all of these.
 pytestmark = pytest.mark.xdist_group("report")
 ROOT = Path(__file__).parents[1]
-PAGES = ("index", "aligned-baselines", "alignment", "consequences", "performance", "methods")
+PAGES = (
+    "index",
+    "aligned-baselines",
+    "alignment",
+    "consequences",
+    "original",
+    "performance",
+    "methods",
+)
 
 
 class Paper(NamedTuple):

@@ -2,7 +2,7 @@
 
 from analysis.charts.alignment import plot_baselines, plot_steps, plot_steps_agreement
 from analysis.charts.consequences import plot_circuits, plot_sets
-from analysis.charts.page import enable, percent, table, write_script
+from analysis.charts.page import enable, percent, table, write_script, written
 from analysis.charts.performance import plot_growth, plot_speedup
 from analysis.charts.scores import (
     plot_attn,
@@ -35,4 +35,5 @@ __all__ = [
     "plot_steps_agreement",
     "table",
     "write_script",
+    "written",
 ]

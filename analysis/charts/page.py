@@ -49,7 +49,8 @@ def table(frame: pl.DataFrame) -> Markdown:
     A column's dashes are as many as its longest cell's letters: where a table is too wide for its
     lines, columns share the width by them.
     """
-    rows = [frame.columns, *([str(value) for value in row] for row in frame.iter_rows())]
+    texts = ([str(value) for value in row] for row in frame.iter_rows())
+    rows = [[cell.replace("|", r"\|") for cell in row] for row in (frame.columns, *texts)]
     dashes = ["-" * max(3, *map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, dashes)
     return Markdown("\n".join(f"| {' | '.join(row)} |" for row in rows))
@@ -57,8 +58,13 @@ def table(frame: pl.DataFrame) -> Markdown:
 
 def percent(frame: pl.DataFrame) -> pl.DataFrame:
     """The frame with its fractions written as percentages."""
+    return written(frame, "{:.2%}")
+
+
+def written(frame: pl.DataFrame, pattern: str) -> pl.DataFrame:
+    """The frame with its fractions written by a pattern such as `{:.2f}`."""
     return frame.with_columns(
-        pl.selectors.float().map_elements("{:.2%}".format, return_dtype=pl.String)
+        pl.selectors.float().map_elements(pattern.format, return_dtype=pl.String)
     )
 
 

@@ -12,7 +12,7 @@ from analysis.forward import KINDS
 from analysis.models import available_testbeds, load_model, load_untrained
 from analysis.studies import model_name
 from analysis.studies.cache import cached_frame, cached_scores
-from analysis.studies.consequences import written
+from analysis.studies.comparison import wide
 from analysis.tasks import TASKS, load_task
 
 PROMPTS = 12
@@ -35,7 +35,7 @@ class AcrossModels:
         """One statistic, a column a model."""
         rows = self.headline.filter(pl.col("statistic") == statistic)
         models = rows["model"].unique(maintain_order=True).to_list()
-        return written(rows, "model", ["task", "direction", "kind"], models)
+        return wide(rows, "model", ["task", "direction", "kind"], models)
 
     def finding(self, statistic: str) -> str:
         """The range over trained models beside the untrained one's, in a sentence."""

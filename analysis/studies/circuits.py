@@ -18,7 +18,7 @@ from analysis.forward import KINDS
 from analysis.models import fingerprint
 from analysis.studies.aligned_baselines import PROMPTS
 from analysis.studies.cache import cached_frame
-from analysis.studies.consequences import written
+from analysis.studies.comparison import wide
 from analysis.studies.ranking import Ranking, rankings
 from analysis.tasks import TASKS
 
@@ -42,7 +42,7 @@ class Circuits:
 
     def table(self) -> pl.DataFrame:
         """Every area."""
-        return written(self.areas, "method", [*_KEYS, "area"], [*METHODS, DIFFERENCE])
+        return wide(self.areas, "method", [*_KEYS, "area"], [*METHODS, DIFFERENCE])
 
     def verdict(self) -> str:
         """Which method has the larger area, in a sentence."""

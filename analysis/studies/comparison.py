@@ -132,6 +132,19 @@ def gaps(ig: Scores) -> pl.DataFrame:
     )
 
 
+def wide(
+    rows: pl.DataFrame, by: str, keys: list[str], names: tuple[str, ...] | list[str]
+) -> pl.DataFrame:
+    """Estimates as text, a column for each name in the column `by`; a dash where there is none."""
+    text = pl.struct(Estimate._fields).map_elements(
+        lambda found: str(Estimate(**found)), return_dtype=pl.String
+    )
+    columns = rows.with_columns(text=text).pivot(by, index=keys, values="text", maintain_order=True)
+    return columns.select(*keys, *(name for name in names if name in columns.columns)).fill_null(
+        "–"
+    )
+
+
 def _said_of(scores: Scores, kind: str) -> pl.DataFrame:
     return pl.DataFrame({"task": [scores.task], "direction": [scores.direction], "kind": [kind]})
 

@@ -9,12 +9,13 @@ from jaxtyping import Float
 from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.ablation import Exclusive, largest, matched_sets, random_sets
-from analysis.agreement import Estimate, mean_over_prompts
+from analysis.agreement import mean_over_prompts
 from analysis.attribution.parts import FEWEST_FOR_A_MEAN
 from analysis.forward import KINDS
 from analysis.models import fingerprint
 from analysis.studies.aligned_baselines import PROMPTS
 from analysis.studies.cache import cached_frame
+from analysis.studies.comparison import wide
 from analysis.studies.ranking import Ranking, rankings
 from analysis.tasks import TASKS
 
@@ -42,7 +43,7 @@ class Consequences:
         """The change by each ablated set at the middle size, a row a task, direction and kind."""
         shown = ("shared", "IG only", "AP only", "matched", "random")
         rows = self.sets.filter(pl.col("treatment") == ABLATED, pl.col("set").is_in(shown))
-        return written(
+        return wide(
             rows.filter(pl.col("k") == _middle()), "set", ["task", "direction", "kind", "k"], shown
         )
 
@@ -50,7 +51,7 @@ class Consequences:
         """Every set and treatment."""
         keys = ["task", "direction", "kind", "k", "set", "size"]
         plain = self.sets.filter(~pl.col("set").str.contains(" - "))
-        return written(plain, "treatment", keys, (ABLATED, TO_MEANS, KEPT))
+        return wide(plain, "treatment", keys, (ABLATED, TO_MEANS, KEPT))
 
     def shown(self, direction: str) -> pl.DataFrame:
         """What the chart draws: the sets that tell the methods apart, at the middle size."""
@@ -142,17 +143,6 @@ def named_sets(
         found["random"] = random_sets(union, own, DRAWS, seed)
         found["matched"] = matched_sets(top.first_only, union, differences, DRAWS, seed=seed)
     return {name: sets for name, sets in found.items() if sets[0].any()}
-
-
-def written(
-    rows: pl.DataFrame, by: str, keys: list[str], names: tuple[str, ...] | list[str]
-) -> pl.DataFrame:
-    """Estimates as text, a column for each name in the column `by`; a dash where there is none."""
-    text = pl.struct(Estimate._fields).map_elements(
-        lambda found: str(Estimate(**found)), return_dtype=pl.String
-    )
-    wide = rows.with_columns(text=text).pivot(by, index=keys, values="text", maintain_order=True)
-    return wide.select(*keys, *(name for name in names if name in wide.columns)).fill_null("–")
 
 
 def _middle() -> pl.Expr:

@@ -66,6 +66,17 @@ def test_pairs_are_what_a_method_may_rely_on(model, name):
         assert len({len(pairs.clean_tokens[place]) for place in group}) == 1
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_prompts_end_in_a_word_and_labels_have_their_space(model, name):
+    """A year's last two digits continue its century; every other answer is a word of its own."""
+    pairs = load_task(name, model, n=60)
+    for text in pairs.clean + pairs.corrupted:
+        assert text[-1].isalnum()
+    for token in pairs.labels.tokens.flatten().tolist():
+        spaced = model.tokenizer.decode([token]).startswith(" ")
+        assert spaced == (name != "greater-than")
+
+
 @pytest.mark.parametrize("name, metric", [("greater-than", prob_diff), ("ioi", logit_diff)])
 def test_each_task_has_its_metric(model, name, metric):
     assert load_task(name, model, n=1).metric is metric
