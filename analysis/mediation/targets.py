@@ -49,7 +49,8 @@ class Target:
     ) -> Float[Tensor, "measure source prompt component"]:
         """`MEASURES` of each component; 0 where undefined, and for sources that don't change."""
         change = _in_coordinates(activations, self.coordinates) - self.base
-        norm = torch.linalg.vector_norm(change, dim=(2, 4)) * changed[..., None]
+        # Squares and sums, because torch's norm over axes that are not the last is slow.
+        norm = change.square().sum(dim=(2, 4)).sqrt() * changed[..., None]
         projection = (change * self.along).sum(dim=(2, 4)) * changed[..., None]
         relative = norm * self.per_length
         return torch.stack([norm, relative, projection, (relative > REACHED).to(norm)])
