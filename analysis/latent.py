@@ -108,7 +108,7 @@ def compare_with_controls(
     finite is left out.
     """
     finite = [np.isfinite(values) for values in (*outcome, *covariates.values())]
-    usable = np.stack(finite).all(axis=0)
+    usable = np.asarray(np.stack(finite).all(axis=0))
     standard = {name: _standardised(values, usable) for name, values in covariates.items()}
     sets = _matched_sets(latent & usable, ~latent & usable, list(standard.values()), controls)
     unmatched = int((latent & usable).sum()) - len(sets)
