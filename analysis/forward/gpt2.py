@@ -135,10 +135,12 @@ class GPT2Forward(Forward):
         change: Float[Tensor, "*batch prompt changed d_model"],
     ) -> Iterator[tuple[Place, Float[Tensor, "*batch prompt changed component size"]]]:
         stream = (run.after[kind, layer] + change).flatten(0, -3)
-        for place in self.places_after(kind, layer):
+        places = self.places_after(kind, layer)
+        for place in places:
             activations = self._activate(run, place, stream)
             yield place, activations.unflatten(0, change.shape[:-2])
-            stream = self._write(place, stream, activations)
+            if place != places[-1]:  # nothing reads what the last ones write
+                stream = self._write(place, stream, activations)
 
     @torch.no_grad()
     def replace(
