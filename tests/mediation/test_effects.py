@@ -13,7 +13,13 @@ from analysis.attribution.checkpoints import Checkpoints
 from analysis.attribution.parts import DIRECTIONS, split_into_parts
 from analysis.bench.workloads import Shape, random_pairs
 from analysis.forward import KINDS, forward_of
-from analysis.mediation import MEASURES, component_effects, dense_effects, head_effects
+from analysis.mediation import (
+    MEASURES,
+    Strongest,
+    component_effects,
+    dense_effects,
+    head_effects,
+)
 from analysis.mediation import sweep as sweeping
 from analysis.mediation.targets import target_of
 
@@ -119,7 +125,8 @@ def test_a_source_that_does_not_change_changes_nothing(tiny):
 def test_reductions_are_those_of_all_pairs(dense, reduced, sides, nearest, measure):
     """Of sources, of targets, of layers."""
     least = 0 if sides == ("heads", "neurons") else 1
-    whole = dense[sides][MEASURES.index(measure)].clone()
+    reached = (dense[sides][1] > 0.05).float()
+    whole = reached if measure == "reach" else dense[sides][MEASURES.index(measure)].clone()
     defined = ~dense[sides][1].isnan()
     whole[~defined & (measure != "norm")] = torch.nan
     for layer, later in product(range(3), range(3)):
@@ -186,6 +193,15 @@ def test_the_strongest_partners_are_the_largest_of_all_pairs(dense, reduced, sid
         at_places = functional.pad(values, (0, 1)).gather(-1, found.places % (values.shape[-1] + 1))
         torch.testing.assert_close(at_places, found.values, rtol=1e-4, atol=1e-6)
         assert ((found.places == -1) == (found.values == 0)).all()
+
+
+def test_what_does_not_change_is_no_strongest_partner():
+    """Values come in two batches; 0 has no place, wherever it stands."""
+    kept = Strongest.none(1, 4)
+    for start, values in [(0, [0.0, 2.0, 0.0]), (3, [0.0, 3.0])]:
+        kept = kept.merge(torch.tensor([values]), start)
+    assert kept.values.tolist() == [[3, 2, 0, 0]]
+    assert kept.places.tolist() == [[4, 1, -1, -1]]
 
 
 def test_sampled_pairs_are_those_of_all_pairs(tiny, pairs, dense):
