@@ -4,13 +4,14 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import polars as pl
 
 from analysis import paths
 
+Kept = TypeVar("Kept", bound="Measurement")
 CONTENDERS = {"AP": "hook loop", "IG": "Captum"}
 
 
@@ -22,7 +23,7 @@ class Measurement:
     latest: ClassVar[str]
 
     @classmethod
-    def read(cls, path: Path | None = None) -> Self:
+    def read(cls: type[Kept], path: Path | None = None) -> Kept:
         """A kept measurement; by default the one that the report shows."""
         path = path or paths.BENCHMARKS / cls.latest
         return cls(json.loads(path.read_text(encoding="utf-8")))

@@ -226,6 +226,7 @@ def test_memory_changes_nothing(tiny, pairs):
         for memory in (2**18, 2**28)
     )
     same(one, other, rtol=1e-3, atol=1e-4)
+    assert torch.equal(one.strongest_sources.places, other.strongest_sources.places)
 
 
 def test_an_interrupted_sweep_goes_on(tiny, pairs, tmp_path, monkeypatch):
