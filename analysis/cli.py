@@ -63,12 +63,16 @@ def bench(
     json: Annotated[
         Path | None, typer.Option(help="Where to write every measurement, a .json file.")
     ] = None,
+    mediation: Annotated[
+        bool, typer.Option("--mediation", help="Neuron to neuron on one prompt instead.")
+    ] = False,
 ) -> None:
     """Time the engine beside a hook loop and Captum, on GPT-2 small's shape and the testbed."""
     from analysis.bench.measure import bench as measure
-    from analysis.bench.results import Bench
+    from analysis.bench.mediation import bench_mediation
+    from analysis.bench.results import Bench, MediationBench
 
-    found = Bench(measure())
+    found = MediationBench(bench_mediation()) if mediation else Bench(measure())
     typer.echo(found.text())
     if json:
         found.write(json)

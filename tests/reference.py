@@ -8,7 +8,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from analysis import PromptPairs
 from analysis.bench import contenders
-from analysis.bench.contenders import hooked_activation, hooked_logits
+from analysis.bench.contenders import HOOKS, hooked_activation, hooked_logits
+from analysis.forward import KINDS
 from analysis.metrics import Readout
 
 
@@ -97,8 +98,43 @@ def ablated(
         return (after - measure(model(base)[:, -1])).item()
 
 
+@torch.no_grad()
+def activations_when_patched(
+    model: TransformerBridge,
+    base: Tensor,
+    source: Tensor,
+    patched: list[tuple[str, int, int]],
+) -> dict[tuple[str, int], Tensor]:
+    """Every layer's `hook_result` and `hook_post` with these components at the source's."""
+    model.set_use_attn_result(True)
+    names = {
+        (kind, layer): HOOKS[kind].format(layer)
+        for kind in KINDS
+        for layer in range(model.cfg.n_layers)
+    }
+    _, values = model.run_with_cache(source, names_filter=list(names.values()))
+    values = {name: values[name].clone() for name in names.values()}
+    found: dict[tuple[str, int], Tensor] = {}
+
+    def hook_for(place: tuple[str, int]) -> Callable:
+        def edit(activation: Tensor, hook: object) -> Tensor:
+            activation = activation.clone()
+            for kind, layer, component in patched:
+                if (kind, layer) == place:
+                    activation[:, :, component] = values[names[place]][:, :, component]
+            found[place] = activation.clone()
+            return activation
+
+        return edit
+
+    hooks = [(name, hook_for(place)) for place, name in names.items()]
+    model.run_with_hooks(base, fwd_hooks=hooks)
+    return found
+
+
 __all__ = [
     "ablated",
+    "activations_when_patched",
     "captum",
     "hook_loop",
     "hooked_activation",

@@ -1,32 +1,14 @@
-"""Metrics of a layer given in closed form, so that facts can be checked by hand.
+"""Metrics of a layer given in closed form, so that facts can be checked by hand."""
 
-A toy layer has scalar components, all at one position, each writing to a dimension of its own of
-the residual stream; the metric is any function of what they write.
-"""
-
-from collections.abc import Callable
 from itertools import permutations
 from math import factorial
 
 import torch
-from torch import Tensor
 
 from analysis.attribution.parts import Site
+from analysis.gates import closed_form_site as toy_site
 
-
-def toy_site(function: Callable[[Tensor], Tensor], base: list[float], source: list[float]) -> Site:
-    """One prompt, one position; `function` maps (..., component) to the metric (...)."""
-    start, end = (torch.tensor([values], dtype=torch.float64) for values in (base, source))
-    return Site(
-        kind="neurons",
-        layer=0,
-        difference=(end - start)[:, None, :, None],
-        writes=torch.eye(len(base), dtype=torch.float64).unsqueeze(1),
-        base=function(start),
-        resume=lambda change: function(start + change.squeeze(-2)),
-        batch=2,
-        gradient_batch=2,
-    )
+__all__ = ["corner", "shapley", "toy_site"]
 
 
 def corner(site: Site, changed: set[int]) -> float:

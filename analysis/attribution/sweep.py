@@ -1,6 +1,5 @@
 """What all methods share: every prompt, every layer, both kinds of component."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,16 +11,12 @@ from torch import Tensor
 from tqdm import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
-import analysis
 from analysis.attribution.checkpoints import Checkpoints, Unit
 from analysis.attribution.parts import BASELINES, DIRECTIONS, Site, groups_for, split_into_parts
 from analysis.attribution.scores import Scores
+from analysis.attribution.units import all_work, identify, keep, progress_bar, work
 from analysis.forward import KINDS, Forward, forward_of
-from analysis.models import fingerprint
 from analysis.tasks import PromptPairs
-
-# Sites differ in cost, so the bar counts work and shows a share of it.
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
 
 
 @dataclass(frozen=True)
@@ -75,25 +70,18 @@ def sweep(
             results.base[part.places] = part.measure(part.base).float().cpu()
             results.source[part.places] = part.measure(part.source).float().cpu()
             for site in part.sites(settings.kinds):
-                a_run = _work(forward, site.layer, *site.difference.shape[:2])
-                unit = f"{site.kind}-{site.layer}-{part.places[0]}"
-                started, watched = bar.n, _watched(site, bar, a_run)
-                results.add(
-                    site, part.places, checkpoints.keep(unit, partial(_score, method, watched))
-                )
+                a_run = work(forward, site.layer, *site.difference.shape[:2])
+                score = partial(_score, method, _watched(site, bar, a_run))
+                name = f"{site.kind}-{site.layer}-{part.places[0]}"
                 cost = a_run * _runs(method, len(site.writes))
-                if bar.n == started:  # read from its file: no work that tells the time left
-                    bar.total -= cost
-                else:
-                    bar.update(started + cost - bar.n)
+                results.add(site, part.places, keep(checkpoints, bar, name, cost, score))
     return results.scores(method.name, pairs, settings, torch.tensor(prompts))
 
 
 def _run(method: Method, model: TransformerBridge, pairs: PromptPairs, settings: Settings) -> str:
     """What a unit depends on; the memory is among it because it decides a batch's rounding."""
-    facts = [method.name, method.settings, fingerprint(model), pairs.fingerprint()]
     choices = [settings.direction, settings.baseline, settings.memory]
-    return json.dumps([*facts, *choices, str(model.cfg.device), analysis.__version__])
+    return identify(model, pairs, method.name, method.settings, *choices)
 
 
 def _score(method: Method, site: Site) -> Unit:
@@ -112,11 +100,6 @@ def _runs(method: Method, components: int) -> int:
     return method.runs(components) + 1
 
 
-def _work(forward: Forward, layer: int, prompts: int, positions: int) -> int:
-    """What one resumed run costs, in layers and positions."""
-    return prompts * positions * (forward.layers - layer)
-
-
 def _watched(site: Site, bar: tqdm, a_run: int) -> Site:
     """The same site; resuming it moves the bar."""
 
@@ -130,17 +113,8 @@ def _watched(site: Site, bar: tqdm, a_run: int) -> Site:
 
 def _progress_bar(method: Method, forward: Forward, pairs: PromptPairs, settings: Settings) -> tqdm:
     runs = sum(_runs(method, forward.components(kind)) for kind in settings.kinds)
-    total = sum(
-        runs * _work(forward, layer, len(group), len(pairs.clean_tokens[group[0]]) - first)
-        for group, first in groups_for(pairs, settings.baseline)
-        for layer in range(forward.layers)
-    )
-    return tqdm(
-        total=total,
-        desc=f"{method.name} {pairs.task}",
-        bar_format=_BAR,
-        disable=None if settings.progress is None else not settings.progress,
-    )
+    total = runs * all_work(forward, pairs, settings.baseline)
+    return progress_bar(f"{method.name} {pairs.task}", total, settings.progress)
 
 
 class _Results:

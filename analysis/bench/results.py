@@ -4,27 +4,28 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import polars as pl
 
 from analysis import paths
 
-LATEST = "cpu.json"
+Kept = TypeVar("Kept", bound="Measurement")
 CONTENDERS = {"AP": "hook loop", "IG": "Captum"}
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What `analysis.bench.measure.bench` returns."""
+class Measurement:
+    """What a bench returns; `latest` is the file that the report shows."""
 
     measured: dict[str, Any]
+    latest: ClassVar[str]
 
     @classmethod
-    def read(cls, path: Path | None = None) -> "Bench":
+    def read(cls: type[Kept], path: Path | None = None) -> Kept:
         """A kept measurement; by default the one that the report shows."""
-        path = path or paths.BENCHMARKS / LATEST
+        path = path or paths.BENCHMARKS / cls.latest
         return cls(json.loads(path.read_text(encoding="utf-8")))
 
     def write(self, path: Path) -> None:
@@ -33,6 +34,12 @@ class Bench:
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(self.measured, indent=1) + "\n", encoding="utf-8")
         os.replace(partial, path)
+
+
+class Bench(Measurement):
+    """What `analysis.bench.measure.bench` returns."""
+
+    latest = "cpu.json"
 
     def layers(self) -> pl.DataFrame:
         """A row a layer: model, task, method, kind, layer, medians over repeats, share, speedup."""
@@ -75,6 +82,21 @@ class Bench:
             for model, peak in self.measured["memory"].items()
         ]
         return "\n".join(lines)
+
+
+class MediationBench(Measurement):
+    """What `analysis.bench.mediation.bench_mediation` returns."""
+
+    latest = "mediation-cpu.json"
+
+    def text(self) -> str:
+        """One line."""
+        found = self.measured
+        return (
+            f"{found['model']}: {found['pairs']:,} pairs of neurons on one {found['task']} prompt "
+            f"in {found['seconds']:.0f} s, {found['memory']['above resident'] / 2**20:.0f} MiB "
+            "above the model"
+        )
 
 
 def _summary(timings: list[dict]) -> dict[str, float]:

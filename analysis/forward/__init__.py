@@ -10,11 +10,11 @@ import warnings
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from analysis.forward.engine import KINDS, Activations, BaseRun, Chosen, Forward
+from analysis.forward.engine import KINDS, Activations, BaseRun, Chosen, Forward, Place
 from analysis.forward.gpt2 import GPT2Forward, knows
 from analysis.forward.hooked import HookedForward
 
-__all__ = ["KINDS", "Activations", "BaseRun", "Chosen", "Forward", "forward_of"]
+__all__ = ["KINDS", "Activations", "BaseRun", "Chosen", "Forward", "Place", "forward_of"]
 
 
 def forward_of(model: TransformerBridge) -> Forward:

@@ -1,6 +1,7 @@
 """What a forward engine does: run a model once, then resume that run with changes."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -11,10 +12,13 @@ from analysis.metrics import Readout
 
 KINDS = ("heads", "neurons")
 
+# A layer's heads or neurons, by kind and layer.
+Place = tuple[str, int]
+
 # Activations (prompt, changed, component, size) of every (kind, layer), and sets of components
 # (set, layer, component) by kind. One prompt's activations may stand for all. The kinds differ in
 # their numbers of components, so axes have no names.
-Activations = dict[tuple[str, int], Float[Tensor, "_ _ _ _"]]
+Activations = dict[Place, Float[Tensor, "_ _ _ _"]]
 Chosen = dict[str, Bool[Tensor, "_ _ _"]]
 
 
@@ -50,6 +54,16 @@ class Forward(ABC):
         """What `BaseRun.resume` returns."""
 
     @abstractmethod
+    def trace(
+        self,
+        run: "BaseRun",
+        kind: str,
+        layer: int,
+        change: Float[Tensor, "*batch prompt changed d_model"],
+    ) -> Iterator[tuple[Place, Float[Tensor, "*batch prompt changed component size"]]]:
+        """What `BaseRun.trace` yields."""
+
+    @abstractmethod
     def replace(
         self,
         run: "BaseRun",
@@ -68,9 +82,22 @@ class Forward(ABC):
     def floats_held(self, length: int, first: int, readout: Readout, gradient: bool) -> int:
         """A bound on the numbers held while one prompt is resumed with one change."""
 
+    @abstractmethod
+    def floats_traced(self, length: int, first: int) -> int:
+        """A bound on the numbers held while one prompt is traced with one change."""
+
     def components(self, kind: str) -> int:
         """How many heads or neurons a layer has."""
         return len(self.writes(kind, 0))
+
+    def places(self) -> list[Place]:
+        """Every layer's heads and neurons, in the order in which they are computed."""
+        return [(kind, layer) for layer in range(self.layers) for kind in KINDS]
+
+    def places_after(self, kind: str, layer: int) -> list[Place]:
+        """Those that a layer's heads or neurons can change: neurons come after their own heads."""
+        places = self.places()
+        return places[places.index((kind, layer)) + 1 :]
 
 
 @dataclass(frozen=True)
@@ -85,7 +112,7 @@ class BaseRun:
     tokens: Int[Tensor, "prompt position"]
     first: int
     activations: Activations
-    after: dict[tuple[str, int], Float[Tensor, "prompt changed d_model"]]
+    after: dict[Place, Float[Tensor, "prompt changed d_model"]]
     logits: Float[Tensor, "prompt vocabulary"]
     prefix: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
@@ -104,6 +131,16 @@ class BaseRun:
         `normalised` gives log-probabilities in place of logits.
         """
         return self.forward.resume(self, kind, layer, change, columns, normalised)
+
+    def trace(
+        self, kind: str, layer: int, change: Float[Tensor, "*batch prompt changed d_model"]
+    ) -> Iterator[tuple[Place, Float[Tensor, "*batch prompt changed component size"]]]:
+        """Every later layer's heads and neurons when a layer's write `change` more.
+
+        Any number of changes, each of all prompts, at once; all changed positions, one place after
+        the other in the order in which they are computed. No gradient is kept.
+        """
+        return self.forward.trace(self, kind, layer, change)
 
     def replace(
         self,

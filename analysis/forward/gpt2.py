@@ -5,7 +5,7 @@ the layers below a change are not computed again; positions before the first cha
 and values; and what only the last token needs is computed there alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -17,7 +17,7 @@ from torch.nn import functional
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import GPT2Config
 
-from analysis.forward.engine import Activations, BaseRun, Chosen, Forward, replaced
+from analysis.forward.engine import Activations, BaseRun, Chosen, Forward, Place, replaced
 from analysis.metrics import Readout
 
 Past = tuple[Float[Tensor, "_ head before d_head"], Float[Tensor, "_ head before d_head"]]
@@ -117,17 +117,30 @@ class GPT2Forward(Forward):
         normalised: bool,
     ) -> Float[Tensor, "*batch prompt column"]:
         """The last layer reads every position but is needed at the last one only."""
-        last = self.layers - 1
         stream = (run.after[kind, layer] + change).flatten(0, -3)
-        if kind == "heads":
-            stream = self._add_mlp(layer, stream[:, -1:] if layer == last else stream)
-        for later in range(layer + 1, self.layers):
-            block = self.blocks[later]
-            moved = self._move_after(block, stream, run.prefix[later], later == last)
-            stream = stream[:, -moved.shape[1] :] + block.attention_write(moved.flatten(-2))
-            stream = self._add_mlp(later, stream)
+        if (kind, layer) == ("heads", self.layers - 1):
+            stream = stream[:, -1:]
+        for place in self.places_after(kind, layer):
+            last_only = place[1] == self.layers - 1
+            stream = self._write(place, stream, self._activate(run, place, stream, last_only))
         final = self._norm(stream[:, -1], self.final_norm).unflatten(0, change.shape[:-2])
         return self._unembed(final, columns, normalised)
+
+    @torch.no_grad()
+    def trace(
+        self,
+        run: BaseRun,
+        kind: str,
+        layer: int,
+        change: Float[Tensor, "*batch prompt changed d_model"],
+    ) -> Iterator[tuple[Place, Float[Tensor, "*batch prompt changed component size"]]]:
+        stream = (run.after[kind, layer] + change).flatten(0, -3)
+        places = self.places_after(kind, layer)
+        for place in places:
+            activations = self._activate(run, place, stream)
+            yield place, activations.unflatten(0, change.shape[:-2])
+            if place != places[-1]:  # nothing reads what the last ones write
+                stream = self._write(place, stream, activations)
 
     @torch.no_grad()
     def replace(
@@ -141,14 +154,11 @@ class GPT2Forward(Forward):
         sets = len(next(iter(chosen.values())))
         tokens = run.tokens[:, run.first :].repeat(sets, 1)
         stream = self.embedding[tokens] + self.positions[run.first : run.tokens.shape[1]]
-        for layer, block in enumerate(self.blocks):
+        for kind, layer in self.places():
             last_only = layer == self.layers - 1
-            moved = self._move_after(block, stream, run.prefix[layer], last_only)
-            moved = replaced(moved, values["heads", layer], chosen.get("heads"), layer)
-            stream = stream[:, -moved.shape[1] :] + block.attention_write(moved.flatten(-2))
-            posts = self._neurons(block, stream).unsqueeze(-1)
-            posts = replaced(posts, values["neurons", layer], chosen.get("neurons"), layer)
-            stream = stream + block.mlp_write(posts.squeeze(-1))
+            own = self._activate(run, (kind, layer), stream, last_only)
+            activations = replaced(own, values[kind, layer], chosen.get(kind), layer)
+            stream = self._write((kind, layer), stream, activations)
         final = self._norm(stream[:, -1], self.final_norm)
         return self._unembed(final.unflatten(0, (sets, -1)), columns, normalised)
 
@@ -158,13 +168,41 @@ class GPT2Forward(Forward):
         return self.layers * (prefix + changed) + self.embedding.shape[0]
 
     def floats_held(self, length: int, first: int, readout: Readout, gradient: bool) -> int:
-        d_model, neurons = self.embedding.shape[1], self.components("neurons")
-        changed, columns = length - first, readout.columns.shape[1]
-        block = changed * (8 * d_model + 3 * neurons) + 4 * length * d_model
+        d_model, columns = self.embedding.shape[1], readout.columns.shape[1]
+        block = self.floats_traced(length, first)
         read_out = (d_model + 4) * columns
         if readout.normalised:
             read_out += 3 * _CHUNK + (2 * len(self.unembed.weight) if gradient else 0)
         return block * (self.layers if gradient else 1) + read_out
+
+    def floats_traced(self, length: int, first: int) -> int:
+        d_model, neurons = self.embedding.shape[1], self.components("neurons")
+        return (length - first) * (8 * d_model + 3 * neurons) + 4 * length * d_model
+
+    def _activate(
+        self,
+        run: BaseRun,
+        place: Place,
+        stream: Float[Tensor, "row position d_model"],
+        last_only: bool = False,
+    ) -> Float[Tensor, "row to component size"]:
+        """A layer's heads or neurons when the stream before them is this one."""
+        kind, layer = place
+        if kind == "heads":
+            return self._move_after(self.blocks[layer], stream, run.prefix[layer], last_only)
+        return self._neurons(self.blocks[layer], stream).unsqueeze(-1)
+
+    def _write(
+        self,
+        place: Place,
+        stream: Float[Tensor, "row position d_model"],
+        activations: Float[Tensor, "row to component size"],
+    ) -> Float[Tensor, "row to d_model"]:
+        """The stream after them, at the positions that they were computed at."""
+        kind, layer = place
+        block = self.blocks[layer]
+        write = block.attention_write if kind == "heads" else block.mlp_write
+        return stream[:, -activations.shape[1] :] + write(activations.flatten(-2))
 
     def _read(
         self, block: Block, stream: Float[Tensor, "row position d_model"], last_only: bool = False
@@ -219,12 +257,6 @@ class GPT2Forward(Forward):
     ) -> Float[Tensor, "row position neuron"]:
         """Each neuron's scalar at each position (`hook_post`)."""
         return self.activation(block.neuron_read(self._norm(stream, block.mlp_norm)))
-
-    def _add_mlp(
-        self, layer: int, stream: Float[Tensor, "row position d_model"]
-    ) -> Float[Tensor, "row position d_model"]:
-        block = self.blocks[layer]
-        return stream + block.mlp_write(self._neurons(block, stream))
 
     def _unembed(
         self,

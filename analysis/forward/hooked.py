@@ -4,7 +4,7 @@ Every resumed run is a whole forward pass, so it is slow; it exists so that mode
 positions, gated MLPs or other norms have the same methods and the same numbers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 
-from analysis.forward.engine import Activations, BaseRun, Chosen, Forward, replaced
+from analysis.forward.engine import Activations, BaseRun, Chosen, Forward, Place, replaced
 from analysis.metrics import Readout
 
 ACTIVATIONS = {"heads": "blocks.{}.attn.hook_z", "neurons": "blocks.{}.mlp.hook_post"}
@@ -68,16 +68,32 @@ class HookedForward(Forward):
         columns: Int[Tensor, "prompt column"] | None,
         normalised: bool,
     ) -> Float[Tensor, "*batch prompt column"]:
-        added = functional.pad(change.flatten(0, -3), (0, 0, run.first, 0))
-
-        def add(written: Tensor, hook: object) -> Tensor:
-            return written + added
-
         logits = self.model.run_with_hooks(
-            run.tokens.repeat(len(added) // len(run.tokens), 1),
-            fwd_hooks=[(WRITTEN[kind].format(layer), add)],
+            run.tokens.repeat(change.shape[:-3].numel(), 1),
+            fwd_hooks=[_adding(run, kind, layer, change)],
         )
         return _columns(logits[:, -1].unflatten(0, change.shape[:-2]), columns, normalised)
+
+    @torch.no_grad()
+    def trace(
+        self,
+        run: BaseRun,
+        kind: str,
+        layer: int,
+        change: Float[Tensor, "*batch prompt changed d_model"],
+    ) -> Iterator[tuple[Place, Float[Tensor, "*batch prompt changed component size"]]]:
+        """All places are kept until the last is yielded: the run is one."""
+        later = self.places_after(kind, layer)
+        wanted = {ACTIVATIONS[kind].format(layer) for kind, layer in later}
+        with self.model.hooks(fwd_hooks=[_adding(run, kind, layer, change)]):
+            _, cache = self.model.run_with_cache(
+                run.tokens.repeat(change.shape[:-3].numel(), 1),
+                names_filter=lambda name: name in wanted,
+            )
+        for place in later:
+            late = cache[ACTIVATIONS[place[0]].format(place[1])][:, run.first :]
+            shaped = late.reshape(*late.shape[:2], -1, self._size(place[0]))
+            yield place, shaped.unflatten(0, change.shape[:-2])
 
     @torch.no_grad()
     def replace(
@@ -114,6 +130,12 @@ class HookedForward(Forward):
         block = length * (12 * d_model + 6 * neurons)
         return block * (self.layers if gradient else 1) + 3 * length * self._vocabulary()
 
+    def floats_traced(self, length: int, first: int) -> int:
+        d_model, neurons = self._widths()
+        block = length * (12 * d_model + 6 * neurons)
+        kept = self.layers * length * (2 * d_model + neurons)
+        return block + kept + length * self._vocabulary()
+
     def _check_writes(self, kind: str, layer: int, cache: ActivationCache) -> None:
         """Differences between positions, so that no bias matters."""
         activations = cache[ACTIVATIONS[kind].format(layer)]
@@ -136,6 +158,18 @@ class HookedForward(Forward):
 
     def _vocabulary(self) -> int:
         return self.weights["unembed.W_U"].shape[1]
+
+
+def _adding(
+    run: BaseRun, kind: str, layer: int, change: Float[Tensor, "*batch prompt changed d_model"]
+) -> tuple[str, Callable]:
+    """A hook that lets a layer's heads or neurons write `change` more."""
+    added = functional.pad(change.flatten(0, -3), (0, 0, run.first, 0))
+
+    def add(written: Tensor, hook: object) -> Tensor:
+        return written + added
+
+    return WRITTEN[kind].format(layer), add
 
 
 def _columns(

@@ -10,7 +10,8 @@ from transformers import GPT2Config
 
 from analysis import activation_patching, integrated_gradients
 from analysis.bench.workloads import SHAPES, random_model, random_pairs
-from analysis.forward import forward_of
+from analysis.forward import KINDS, forward_of
+from analysis.mediation import component_effects
 
 MIB = 2**20
 
@@ -66,5 +67,23 @@ def test_memory_stays_under_the_bound(model, method, task, baseline, memory):
     with LiveBytes() as held:
         scores = method(model, pairs, baseline=baseline, memory=memory, **settings)
     returned = 2 * 4 * (scores.heads.numel() + scores.neurons.numel())
+    assert held.peak - weights.peak - returned <= memory
+    assert held.peak - weights.peak - returned > memory / 8, "the bound is made use of"
+
+
+@pytest.mark.parametrize("memory", [MIB, 4 * MIB])
+@pytest.mark.parametrize("kind", KINDS)
+def test_effects_on_components_stay_under_the_bound(model, kind, memory):
+    pairs = random_pairs("ioi", SHAPES["ioi"], 12, 500)
+    with LiveBytes() as weights:
+        forward_of(model)
+    with LiveBytes() as held:
+        effects = component_effects(model, pairs, kind, memory=memory)
+    returned = sum(
+        tensor.nbytes
+        for found in effects.values()
+        for tensor in tree_iter(list(vars(found).values()))
+        if isinstance(tensor, torch.Tensor)
+    )
     assert held.peak - weights.peak - returned <= memory
     assert held.peak - weights.peak - returned > memory / 8, "the bound is made use of"

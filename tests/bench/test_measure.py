@@ -7,7 +7,7 @@ from transformers import GPT2Config
 from typer.testing import CliRunner
 
 from analysis.bench import measure, results
-from analysis.bench.results import Bench
+from analysis.bench.results import Bench, MediationBench
 from analysis.bench.workloads import SHAPES, random_model
 from analysis.cli import app
 from analysis.studies import performance
@@ -75,7 +75,8 @@ def test_the_pages_study_reads_the_kept_measurement():
         for row in kept.bench.ratios().iter_rows(named=True)
         if (row["model"], row["method"], row["kind"]) == (performance.GPT2_SHAPE, "AP", "neurons")
     )
-    assert results.LATEST in {path.name for path in results.paths.BENCHMARKS.iterdir()}
+    kept = {path.name for path in results.paths.BENCHMARKS.iterdir()}
+    assert {Bench.latest, MediationBench.latest} <= kept
 
 
 def test_the_cuts_left_out_would_save_little():
@@ -89,3 +90,15 @@ def test_operations_grow_linearly_with_prompts():
     prompts = frame.filter(frame["grows"] == "prompts", frame["method"] == "AP, engine")
     ratios = prompts["operations"] / prompts["size"]
     assert ratios.max() == pytest.approx(ratios.min())
+
+
+def test_neuron_to_neuron_is_measured_printed_and_written(tmp_path, monkeypatch):
+    config = GPT2Config(vocab_size=200, n_layer=3, n_head=2, n_embd=16)
+    monkeypatch.setitem(measure.MODELS, measure.GPT2_SHAPE, lambda: random_model(config))
+    path = tmp_path / "mediation.json"
+    result = CliRunner().invoke(app, ["bench", "--mediation", "--json", str(path)])
+    assert result.exit_code == 0, result.output
+    assert "12,288 pairs of neurons on one ioi prompt" in result.output
+    found = MediationBench.read(path).measured
+    assert found["pairs"] == 3 * 64 * 64
+    assert found["seconds"] > 0 and set(found["memory"]) == {"above resident", "process"}

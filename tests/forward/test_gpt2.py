@@ -121,6 +121,24 @@ def test_activations_are_the_hooks(tiny, kind, layer):
     torch.testing.assert_close(activations.reshape(hooked.shape), hooked, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind, layer", SITES)
+def test_a_trace_is_what_hooks_see(tiny, kind, layer):
+    """Every later place with one component patched; no place before it is traced."""
+    tokens = [random_tokens(tiny, 2, positions)[:, :5] for positions in (5, 6)]
+    forward = forward_of(tiny)
+    base, source = (forward.run(side) for side in tokens)
+    difference = (source.activations[kind, layer] - base.activations[kind, layer])[:, :, 3]
+    change = torch.einsum("pts,sd->ptd", difference, forward.writes(kind, layer)[3])
+    expected = reference.activations_when_patched(tiny, *tokens, [(kind, layer, 3)])
+    traced = dict(base.trace(kind, layer, change))
+    assert list(traced) == forward.places()[forward.places().index((kind, layer)) + 1 :]
+    for place, activations in traced.items():
+        written = torch.einsum("ptcs,csd->ptcd", activations, forward.writes(*place))
+        found = written if place[0] == "heads" else activations.squeeze(-1)
+        torch.testing.assert_close(found, expected[place], rtol=1e-4, atol=1e-5)
+        assert not found.requires_grad
+
+
 @pytest.mark.parametrize("first", [0, 3, 6])
 def test_a_run_from_a_position_on_keeps_what_the_whole_run_has_there(tiny, first):
     tokens = random_tokens(tiny, 2, 7)

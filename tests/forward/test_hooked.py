@@ -93,6 +93,21 @@ def test_both_engines_have_one_interface(tiny, kind, first):
 
 
 @pytest.mark.parametrize("first", [0, 3])
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_both_engines_trace_the_same(tiny, first, batch):
+    """The later places alone, in the order in which they are computed."""
+    tokens = random_tokens(tiny, 2, 6)
+    runs = [engine(tiny).run(tokens, first) for engine in (forward_of, HookedForward)]
+    change = torch.randn(*batch, 2, 6 - first, 32, generator=torch.manual_seed(0))
+    places = runs[0].forward.places()
+    for number, place in enumerate(places):
+        one, other = (dict(run.trace(*place, change)) for run in runs)
+        assert list(one) == list(other) == places[number + 1 :]
+        for later, activations in one.items():
+            torch.testing.assert_close(activations, other[later], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("first", [0, 3])
 def test_both_engines_replace_the_same(tiny, first):
     fast, slow = forward_of(tiny), HookedForward(tiny)
     tokens, others = random_tokens(tiny, 2, 6), random_tokens(tiny, 3, 6)[:2]
