@@ -139,10 +139,8 @@ def wide(
     text = pl.struct(Estimate._fields).map_elements(
         lambda found: str(Estimate(**found)), return_dtype=pl.String
     )
-    columns = rows.with_columns(text=text).pivot(by, index=keys, values="text", maintain_order=True)
-    return columns.select(*keys, *(name for name in names if name in columns.columns)).fill_null(
-        "–"
-    )
+    texts = rows.with_columns(text=text).pivot(by, index=keys, values="text", maintain_order=True)
+    return texts.select(*keys, *(name for name in names if name in texts.columns)).fill_null("–")
 
 
 def _said_of(scores: Scores, kind: str) -> pl.DataFrame:

@@ -20,6 +20,7 @@ from analysis.studies.aligned_baselines import aligned_baselines
 from analysis.studies.baselines import baselines
 from analysis.studies.circuits import circuits
 from analysis.studies.consequences import consequences
+from analysis.studies.original import original
 from analysis.studies.steps import steps
 from analysis.tasks import TASKS, load_task
 
@@ -46,6 +47,7 @@ def everything(n: int, seed: int = 0, processes: int | None = None) -> None:
             job(True)
     else:
         _side_by_side(jobs, processes)
+    original(_model(), n=n, seed=seed)  # from the scores of all tasks
 
 
 def _side_by_side(jobs: dict[Job, int], processes: int) -> None:
