@@ -5,15 +5,19 @@ own (cross-references, figure captions, the PDF) is not in the preview.
 """
 
 import asyncio
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
 import jupytext
 import nbformat
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
-from tqdm.asyncio import tqdm
+from nbformat.v4 import new_code_cell
+from tqdm import tqdm
 
 from analysis import charts
 
@@ -32,7 +36,8 @@ def render(source: Path, site: Path) -> None:
     ]
     pages = site / source.name
     charts.write_script(pages / _SCRIPT)
-    notebooks = asyncio.run(_execute([read(document) for document in documents], root))
+    notebooks = [read(document) for document in documents]
+    asyncio.run(_execute(notebooks, root))
     for document, notebook in zip(documents, notebooks, strict=True):
         page = pages / f"{document.stem}.html"
         page.write_text(_to_html(notebook), encoding="utf-8")
@@ -52,16 +57,31 @@ def read(document: Path) -> NotebookNode:
     return notebook
 
 
-async def _execute(notebooks: list[NotebookNode], root: Path) -> list[NotebookNode]:
-    """The notebooks with their outputs; cells run in `root`, as Quarto's do.
+async def _execute(notebooks: list[NotebookNode], root: Path) -> None:
+    """Executes the notebooks in place; cells run in `root`, as Quarto's do.
 
-    Most of a document's time is its kernel's start, so they run side by side.
+    Most of a document's time is the libraries' import, so a kernel a core takes one document after
+    another, and forgets the last one's names before the next.
     """
+    waiting = iter(notebooks)
+    kernels = min(os.cpu_count() or 1, len(notebooks))
+    with tqdm(total=len(notebooks), desc="preview") as bar:
+        await asyncio.gather(*(_work_through(waiting, root, bar) for _ in range(kernels)))
+
+
+async def _work_through(waiting: Iterator[NotebookNode], root: Path, bar: tqdm) -> None:
+    kernel = AsyncKernelManager(kernel_name="python3")
     resources = {"metadata": {"path": str(root)}}
-    clients = [
-        NotebookClient(notebook, timeout=None, resources=resources) for notebook in notebooks
-    ]
-    return await tqdm.gather(*(client.async_execute() for client in clients), desc="preview")
+    try:
+        for notebook in waiting:
+            client = NotebookClient(notebook, km=kernel, timeout=None, resources=resources)
+            forget = new_code_cell("%reset -f")
+            notebook.cells.insert(0, forget)
+            await client.async_execute(cleanup_kc=False)
+            notebook.cells.remove(forget)
+            bar.update()
+    finally:
+        await kernel.shutdown_kernel(now=True)
 
 
 def _to_html(notebook: NotebookNode) -> str:

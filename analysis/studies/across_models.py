@@ -15,7 +15,7 @@ from analysis.studies.cache import cached_frame, cached_scores
 from analysis.studies.comparison import wide
 from analysis.tasks import TASKS, load_task
 
-PROMPTS = 12
+PROMPTS = 8
 STATISTICS = {
     "Pearson": pearson,
     "Spearman": spearman,

@@ -13,7 +13,7 @@ from analysis.studies.cache import cached_frame, cached_scores
 from analysis.tasks import TASKS, PromptPairs, load_task
 
 # A mean needs prompts of one length: so many prompts, of so many lengths at most.
-PROMPTS, LENGTHS = 16, 2
+PROMPTS, LENGTHS = 10, 1
 DRAWN = 100
 
 
@@ -81,7 +81,7 @@ def baselines(
     progress: bool | None = None,
     tasks: tuple[str, ...] = tuple(TASKS),
 ) -> Baselines:
-    """The full 3 × 3 of every task, noising, on prompts of its `LENGTHS` most frequent lengths."""
+    """The full 3 × 3 of every task, noising, on prompts of its most frequent length."""
     data = {task: frequent_lengths(load_task(task, model, n=n, seed=seed)) for task in tasks}
     return Baselines(
         prompts={task: len(pairs) for task, pairs in data.items()},

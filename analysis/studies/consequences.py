@@ -20,7 +20,7 @@ from analysis.studies.ranking import Ranking, rankings
 from analysis.tasks import TASKS
 
 SIZES = {"heads": (2, 4, 8), "neurons": (10, 50, 200)}
-DRAWS = 10
+DRAWS = 5
 DRAWN = ("random", "matched")
 COMPARED = (("IG", "AP"), ("IG only", "matched"), ("AP only", "matched"))
 # What is done with a set: its activations come from the source or are means, or it alone is kept.

@@ -5,61 +5,76 @@ a process a core is half as fast again as one process with as many threads.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache, partial
 from multiprocessing import get_context
 
+import polars as pl
 import torch
 from tqdm import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
-from analysis.studies import model_name, model_of_record
+from analysis.models import fingerprint, load_model
+from analysis.studies import model_name
 from analysis.studies.across_models import across_models, models_compared
 from analysis.studies.aligned_baselines import aligned_baselines
 from analysis.studies.baselines import baselines
+from analysis.studies.cache import cached_frame
 from analysis.studies.circuits import circuits
 from analysis.studies.consequences import consequences
 from analysis.studies.original import original
 from analysis.studies.steps import steps
 from analysis.tasks import TASKS, load_task
 
-Job = Callable[[bool], None]  # told whether to show its own progress
+Record = dict[str, str | float]
+Job = Callable[[bool], list[Record]]  # told whether to show its own progress
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
 
 
-def everything(n: int, seed: int = 0, processes: int | None = None) -> None:
-    """Computes every study on the model of record, on `n` prompts a task where it takes most.
+def everything(n: int, seed: int = 0, processes: int | None = None) -> pl.DataFrame:
+    """Computes every study on the model of record, unless that was done before.
 
     Args:
+        n: prompts a task for the studies that take most.
         processes: how many; None for one a core on a testbed, and a single one, which uses all
             cores by itself, on a larger model.
+
+    Returns:
+        Columns study, about (its task and model), seconds: what each part took in its process.
 
     Raises:
         ValueError: as `load_model` and `load_task` do.
     """
     for task in TASKS:
         load_task(task, _model(), n=n, seed=seed)  # bad input ends here, before any work
-    jobs = dict(_jobs(n, seed))
     processes = _as_many_as_cores() if processes is None else processes
-    if processes == 1:
-        for job in jobs:
-            job(True)
-    else:
-        _side_by_side(jobs, processes)
-    original(_model(), n=n, seed=seed)  # from the scores of all tasks
+    run = _in_turn if processes == 1 else partial(_side_by_side, processes)
+    repair = partial(original, _model(), n=n, seed=seed)  # from the scores of all tasks
+
+    def compute() -> pl.DataFrame:
+        return pl.DataFrame([*run(dict(_jobs(n, seed))), _timed(original, "all tasks", repair)])
+
+    return cached_frame("studies", compute, fingerprint(_model()), n, seed)
 
 
-def _side_by_side(jobs: dict[Job, int], processes: int) -> None:
+def _in_turn(jobs: dict[Job, int]) -> list[Record]:
+    return [record for job in jobs for record in job(True)]
+
+
+def _side_by_side(processes: int, jobs: dict[Job, int]) -> list[Record]:
+    records: list[Record] = []
     pool = ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,))
     running = {pool.submit(job, False): weight for job, weight in jobs.items()}
     try:
         with tqdm(total=sum(jobs.values()), desc="studies", bar_format=_BAR) as bar:
             for done in as_completed(running):
-                done.result()
+                records += done.result()
                 bar.update(running[done])
     finally:
         pool.shutdown(cancel_futures=True)
+    return records
 
 
 def _jobs(n: int, seed: int) -> Iterator[tuple[Job, int]]:
@@ -74,24 +89,43 @@ def _jobs(n: int, seed: int) -> Iterator[tuple[Job, int]]:
             yield partial(_on_few_prompts, study, task, seed), 8
 
 
-def _on_all_prompts(task: str, n: int, seed: int, progress: bool) -> None:
+def _on_all_prompts(task: str, n: int, seed: int, progress: bool) -> list[Record]:
     """These share their scores, so one process computes them in turn."""
-    for study in (aligned_baselines, consequences, circuits):
-        study(_model(), n=n, seed=seed, progress=progress, tasks=(task,))
+    settings = {"n": n, "seed": seed, "progress": progress, "tasks": (task,)}
+    return [
+        _timed(study, task, partial(study, _model(), **settings))
+        for study in (aligned_baselines, consequences, circuits)
+    ]
 
 
-def _on_another_model(task: str, name: str, seed: int, progress: bool) -> None:
-    across_models([name], seed=seed, progress=progress, tasks=(task,))
+def _on_another_model(task: str, name: str, seed: int, progress: bool) -> list[Record]:
+    compute = partial(across_models, [name], seed=seed, progress=progress, tasks=(task,))
+    return [_timed(across_models, f"{task}, {name}", compute)]
 
 
-def _on_few_prompts(study: Callable, task: str, seed: int, progress: bool) -> None:
-    study(_model(), seed=seed, progress=progress, tasks=(task,))
+def _on_few_prompts(study: Callable, task: str, seed: int, progress: bool) -> list[Record]:
+    compute = partial(study, _model(), seed=seed, progress=progress, tasks=(task,))
+    return [_timed(study, task, compute)]
+
+
+def _timed(study: Callable, about: str, compute: Callable) -> Record:
+    start = time.perf_counter()
+    compute()
+    return {
+        "study": study.__name__,
+        "about": about,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def _model() -> TransformerBridge:
+    return _loaded(model_name())
 
 
 @cache
-def _model() -> TransformerBridge:
-    """Loaded once a process."""
-    return model_of_record()
+def _loaded(name: str) -> TransformerBridge:
+    """Once a process."""
+    return load_model(name)
 
 
 def _as_many_as_cores() -> int:

@@ -20,7 +20,7 @@ from analysis.studies.cache import cached_frame, cached_scores
 from analysis.tasks import TASKS, PromptPairs, load_task
 
 PROMPTS = 8
-STEPS = (2, 4, 8, 16, 32, 64)
+STEPS = (2, 4, 8, 16, 32)
 ENOUGH = 1e-3
 # So few that the gap still tells layers apart, for Gauss-Legendre's nodes.
 FEW = 8
