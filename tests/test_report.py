@@ -69,6 +69,8 @@ def test_the_study_shows_its_charts_tables_and_sentences(site):
     page = (site / "report" / "aligned-baselines.html").read_text()
     assert page.count('<div class="chart">') == 15
     assert '"name":"head 2.3"' in page
+    assert page.count('"description":"') == 15 and '"description":""' not in page
+    assert '"description":"Bars of Pearson' in page
     assert "On 20 prompts" in page
     assert "of the model" in page and "tiny" in page
 
@@ -79,6 +81,22 @@ def test_pages_lead_to_pages_and_hide_their_code(site, name):
     assert ".qmd" not in page
     assert "model_of_record" not in page
     assert "Traceback" not in page
+
+
+def test_charts_are_drawn_by_a_script_beside_the_pages(site):
+    page = (site / "report" / "aligned-baselines.html").read_text()
+    assert page.count('<script src="charts.js"></script>') == 1
+    script = (site / "report" / "charts.js").read_text()
+    assert "vegaEmbed" in script and 'querySelectorAll(".chart")' in script
+
+
+def test_a_page_keeps_no_names_for_the_next(tmp_path):
+    (tmp_path / "report").mkdir()
+    for place, code in enumerate(["kept = 1", "kept"] * 2):
+        page = tmp_path / "report" / f"{place}.qmd"
+        page.write_text(f"# Page\n\n```{{python}}\n{code}\n```\n")
+    with pytest.raises(CellExecutionError, match="NameError"):
+        preview.render(tmp_path / "report", tmp_path / "_site")
 
 
 def test_a_cell_that_fails_fails_the_preview(tmp_path):

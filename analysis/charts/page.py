@@ -8,6 +8,7 @@ script stands beside the pages, so that they load nothing from another host.
 import html
 import json
 import re
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +20,10 @@ import vl_convert
 from IPython import get_ipython
 from IPython.display import Markdown
 
+from analysis import paths
+
 _SOURCE = Path(__file__).with_name("interactive.js")
+_CELL = re.compile(r"^```{python}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _ALTERNATIVE_TEXT = re.compile(r'^#\| fig-alt: "(.*)"$', re.MULTILINE)
 
 
@@ -88,9 +92,26 @@ def _to_html(spec: dict[str, Any]) -> str:
     )
 
 
-def alternative_text(cell: str) -> str:
-    """What a cell's source says its figure shows."""
-    return "".join(_ALTERNATIVE_TEXT.findall(cell))
+def alternative_text(code: str, report: Path = paths.REPORT) -> str:
+    """What the figure of a cell shows, by the `fig-alt` that the cell has in a document.
+
+    Quarto takes a cell's options off before it runs the cell, so they are read where they stand.
+    """
+    return _alternative_texts(report).get(_without_options(code), "")
+
+
+@cache
+def _alternative_texts(report: Path) -> dict[str, str]:
+    return {
+        _without_options(cell): text
+        for document in sorted(report.glob("*.qmd"))
+        for cell in _CELL.findall(document.read_text(encoding="utf-8"))
+        for text in _ALTERNATIVE_TEXT.findall(cell)
+    }
+
+
+def _without_options(cell: str) -> str:
+    return "\n".join(line for line in cell.splitlines() if not line.startswith("#|")).strip()
 
 
 def _cell() -> str:
