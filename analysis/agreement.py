@@ -32,8 +32,8 @@ class Estimate(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        text = f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
-        return text.replace(" ", "\N{NO-BREAK SPACE}")
+        mean, low, high = (f"{value:z.2f}" for value in (self.mean, self.low, self.high))
+        return f"{mean} [{low}, {high}]".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def pearson(a: Rows, b: Rows) -> Float[np.ndarray, " row"]:

@@ -25,7 +25,7 @@ from analysis.attribution.sweep import Method, Settings, sweep
 from analysis.forward import KINDS
 from analysis.tasks import PromptPairs
 
-STEPS = 32
+STEPS = 24
 
 
 def integrated_gradients(

@@ -17,8 +17,8 @@ from analysis.tasks import TASKS, load_task
 
 PROMPTS = 8
 STATISTICS = {
-    "Pearson": pearson,
-    "Spearman": spearman,
+    "Pearson's r": pearson,
+    "Spearman's ρ": spearman,
     "overlap of the top 10": overlap_at(10),
     "overlap of the top 50": overlap_at(50),
 }
@@ -44,8 +44,8 @@ class AcrossModels:
         trained, untrained = rows.filter(~control)["mean"], rows.filter(control)["mean"]
         models = rows.filter(~control)["model"].n_unique()
         return (
-            f"{statistic} lies between {trained.min():.2f} and {trained.max():.2f} on "
-            f"{models} trained model{'s' if models > 1 else ''}, and between "
+            f"{statistic[0].upper()}{statistic[1:]} lies between {trained.min():.2f} and "
+            f"{trained.max():.2f} on {models} trained model{'s' if models > 1 else ''}, and between "
             f"{untrained.min():.2f} and {untrained.max():.2f} on an untrained network of the same "
             "shape."
         )

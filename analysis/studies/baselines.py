@@ -13,7 +13,7 @@ from analysis.studies.cache import cached_frame, cached_scores
 from analysis.tasks import TASKS, PromptPairs, load_task
 
 # A mean needs prompts of one length: so many prompts, of so many lengths at most.
-PROMPTS, LENGTHS = 10, 1
+PROMPTS, LENGTHS = 8, 1
 DRAWN = 100
 
 

@@ -73,6 +73,15 @@ class Consequences:
             f"{medians['matched']:.1%} (medians)."
         )
 
+    def together(self) -> str:
+        """Whose sets do more as a whole, over all sizes and kinds, in Markdown."""
+        ablated, kept = (self._won(self.sets, name) for name in (ABLATED, KEPT))
+        return (
+            f"As whole sets of equal size, IG's move the metric further in {ablated[0]} and AP's in "
+            f"{ablated[1]} of {ablated[2]} cases, and kept alone IG's keep more of it in {kept[0]} "
+            f"and AP's in {kept[1]}."
+        )
+
     def better(self) -> str:
         """Which method's top k matters more when ablated and loses less when kept, by size."""
         return "\n".join(
@@ -83,16 +92,22 @@ class Consequences:
         )
 
     def _better_at(self, kind: str, k: int) -> str:
-        found = self.sets.filter(
-            pl.col("kind") == kind, pl.col("k") == k, pl.col("set") == "IG - AP"
-        )
-        ablated, kept = (found.filter(pl.col("treatment") == name) for name in (ABLATED, KEPT))
-        ig = ablated.filter(pl.col("low") > 0).height, kept.filter(pl.col("high") < 0).height
-        ap = ablated.filter(pl.col("high") < 0).height, kept.filter(pl.col("low") > 0).height
+        found = self.sets.filter(pl.col("kind") == kind, pl.col("k") == k)
+        ablated, kept = (self._won(found, name) for name in (ABLATED, KEPT))
         return (
-            f"ablated, IG's set moves the metric further in {ig[0]} and AP's in {ap[0]} of "
-            f"{ablated.height} cases; kept alone, IG's keeps more of it in {ig[1]} and AP's in "
-            f"{ap[1]}"
+            f"ablated, IG's set moves the metric further in {ablated[0]} and AP's in {ablated[1]} "
+            f"of {ablated[2]} cases; kept alone, IG's keeps more of it in {kept[0]} and AP's in "
+            f"{kept[1]}"
+        )
+
+    def _won(self, sets: pl.DataFrame, treatment: str) -> tuple[int, int, int]:
+        """Cases for IG, for AP, and in all; what is kept should change the metric least."""
+        found = sets.filter(pl.col("set") == "IG - AP", pl.col("treatment") == treatment)
+        above, below = (
+            found.filter(side).height for side in (pl.col("low") > 0, pl.col("high") < 0)
+        )
+        return (
+            (above, below, found.height) if treatment == ABLATED else (below, above, found.height)
         )
 
 

@@ -69,23 +69,25 @@ class Steps:
     def enough_table(self) -> pl.DataFrame:
         """Gauss-Legendre's fewest steps by layer, and how far attention moves there."""
         moved = self.attention.group_by("task", "kind", "layer").agg(pl.col("moved").mean())
-        fewest = enough(self.gaps.filter(_RULE)).join(moved, on=["task", "kind", "layer"])
+        fewest = enough(self.gaps.filter(_RULE)).join(
+            moved, on=["task", "kind", "layer"], maintain_order="left"
+        )
         text = pl.format(
             "{} ({})",
             pl.col("steps").cast(pl.String).fill_null(f"over {STEPS[-1]}"),
             pl.col("moved").map_elements("{:.2f}".format, return_dtype=pl.String),
         )
-        return (
-            fewest.sort("layer")
-            .select("task", "kind", pl.format("layer {}", "layer").alias("layer"), text=text)
-            .pivot("layer", index=["task", "kind"], values="text", maintain_order=True)
-        )
+        return fewest.select(
+            "task", "kind", pl.format("layer {}", "layer").alias("layer"), text=text
+        ).pivot("layer", index=["task", "kind"], values="text", maintain_order=True)
 
     def finding(self) -> str:
         """How many steps are enough, and where many are needed, in Markdown."""
         fewest = enough(self.gaps.filter(_RULE))["steps"]
         most = f"{fewest.max()} steps" if fewest.null_count() == 0 else f"over {STEPS[-1]} steps"
-        both = self.few.join(self.attention, on=["task", "kind", "layer", "prompt"])
+        both = self.few.join(self.attention, on=["task", "kind", "layer", "prompt"]).filter(
+            pl.col("layer") < pl.col("layer").max()  # no head follows the last layer
+        )
         (rho,) = spearman(both["gap"].to_numpy()[None], both["moved"].to_numpy()[None])
         return (
             f"Gauss-Legendre brings every layer of every task under a gap of {ENOUGH:g} with "
