@@ -1,5 +1,9 @@
 """Every document's cells run, on small results, by the tools of the plain preview."""
 
+import html
+import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +92,27 @@ def test_charts_are_drawn_by_a_script_beside_the_pages(site):
     assert page.count('<script src="charts.js"></script>') == 1
     script = (site / "report" / "charts.js").read_text()
     assert "vegaEmbed" in script and 'querySelectorAll(".chart")' in script
+
+
+def test_a_click_on_a_point_leads_to_its_row(site, tmp_path):
+    """In a real browser: the pointer's text names the component, and its row has the focus."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium on this machine to open the page with")
+    click = (site / "report" / "aligned-baselines.html").read_text() + (
+        "<script>" + (ROOT / "tests" / "click.js").read_text() + "</script>"
+    )
+    (site / "report" / "click.html").write_text(click)
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=9000"]
+    command += [f"--user-data-dir={tmp_path}", "--dump-dom"]
+    page = subprocess.run(
+        [*command, (site / "report" / "click.html").as_uri()], capture_output=True, text=True
+    ).stdout
+    (found,) = re.findall(r"<title>clicked (.*?)</title>", page)
+    clicked = json.loads(html.unescape(found))
+    assert re.fullmatch(r"(head|neuron) \d\.\d+", clicked["row"])
+    assert clicked["row"] in clicked["label"] and clicked["row"] in clicked["pointer"]
+    assert clicked["focus"]
 
 
 def test_a_page_keeps_no_names_for_the_next(tmp_path):
