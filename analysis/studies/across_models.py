@@ -45,9 +45,9 @@ class AcrossModels:
         models = rows.filter(~control)["model"].n_unique()
         return (
             f"{statistic[0].upper()}{statistic[1:]} lies between {trained.min():.2f} and "
-            f"{trained.max():.2f} on {models} trained model{'s' if models > 1 else ''}, and between "
-            f"{untrained.min():.2f} and {untrained.max():.2f} on an untrained network of the same "
-            "shape."
+            f"{trained.max():.2f} on {models} trained model{'s' if models > 1 else ''}, and "
+            f"between {untrained.min():.2f} and {untrained.max():.2f} on an untrained network of "
+            "the same shape."
         )
 
 

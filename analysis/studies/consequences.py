@@ -77,9 +77,9 @@ class Consequences:
         """Whose sets do more as a whole, over all sizes and kinds, in Markdown."""
         ablated, kept = (self._won(self.sets, name) for name in (ABLATED, KEPT))
         return (
-            f"As whole sets of equal size, IG's move the metric further in {ablated[0]} and AP's in "
-            f"{ablated[1]} of {ablated[2]} cases, and kept alone IG's keep more of it in {kept[0]} "
-            f"and AP's in {kept[1]}."
+            f"As whole sets of equal size, IG's move the metric further in {ablated[0]} and AP's "
+            f"in {ablated[1]} of {ablated[2]} cases, and kept alone IG's keep more of it in "
+            f"{kept[0]} and AP's in {kept[1]}."
         )
 
     def better(self) -> str:
@@ -106,9 +106,8 @@ class Consequences:
         above, below = (
             found.filter(side).height for side in (pl.col("low") > 0, pl.col("high") < 0)
         )
-        return (
-            (above, below, found.height) if treatment == ABLATED else (below, above, found.height)
-        )
+        ig, ap = (above, below) if treatment == ABLATED else (below, above)
+        return ig, ap, found.height
 
 
 def consequences(
