@@ -77,7 +77,11 @@ async def _work_through(waiting: Iterator[NotebookNode], root: Path, bar: tqdm) 
             client = NotebookClient(notebook, km=kernel, timeout=None, resources=resources)
             forget = new_code_cell("%reset -f")
             notebook.cells.insert(0, forget)
-            await client.async_execute(cleanup_kc=False)
+            try:
+                await client.async_execute(cleanup_kc=False)
+            finally:
+                if client.kc:
+                    client.kc.stop_channels()
             notebook.cells.remove(forget)
             bar.update()
     finally:

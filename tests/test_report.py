@@ -91,7 +91,7 @@ def test_charts_are_drawn_by_a_script_beside_the_pages(site):
     page = (site / "report" / "aligned-baselines.html").read_text()
     assert page.count('<script src="charts.js"></script>') == 1
     script = (site / "report" / "charts.js").read_text()
-    assert "vegaEmbed" in script and 'querySelectorAll(".chart")' in script
+    assert 'querySelectorAll(".chart")' in script
 
 
 def test_a_click_on_a_point_leads_to_its_row(site, tmp_path):

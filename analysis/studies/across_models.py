@@ -16,12 +16,8 @@ from analysis.studies.comparison import wide
 from analysis.tasks import TASKS, load_task
 
 PROMPTS = 8
-STATISTICS = {
-    "Pearson's r": pearson,
-    "Spearman's ρ": spearman,
-    "overlap of the top 10": overlap_at(10),
-    "overlap of the top 50": overlap_at(50),
-}
+PEARSON, SPEARMAN, OVERLAP = "Pearson's r", "Spearman's ρ", "the overlap of the top 10"
+STATISTICS = {PEARSON: pearson, SPEARMAN: spearman, OVERLAP: overlap_at(10)}
 UNTRAINED = "untrained"
 
 
