@@ -15,11 +15,14 @@ from tqdm import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.studies import model_name, model_of_record
-from analysis.studies.across_models import across_models, models_compared
+from analysis.studies.across_models import UNTRAINED, across_models, models_compared
 from analysis.studies.aligned_baselines import aligned_baselines
 from analysis.studies.baselines import baselines
 from analysis.studies.circuits import circuits
 from analysis.studies.consequences import consequences
+from analysis.studies.head_to_head import head_to_head
+from analysis.studies.latent_question import latent_question
+from analysis.studies.name_readers import TASK, name_readers
 from analysis.studies.original import original
 from analysis.studies.steps import steps
 from analysis.tasks import TASKS, load_task
@@ -68,8 +71,8 @@ def _jobs(n: int, seed: int) -> Iterator[tuple[Job, int]]:
         yield partial(_on_all_prompts, task, n, seed), 60
     for name in models_compared():
         for task in TASKS:
-            yield partial(_on_another_model, task, name, seed), 10
-    for study in (baselines, steps):
+            yield partial(_on_another_model, task, name, seed), 15
+    for study in (baselines, steps, head_to_head):
         for task in TASKS:
             yield partial(_on_few_prompts, study, task, seed), 8
 
@@ -78,10 +81,14 @@ def _on_all_prompts(task: str, n: int, seed: int, progress: bool) -> None:
     """These share their scores, so one process computes them in turn."""
     for study in (aligned_baselines, consequences, circuits):
         study(_model(), n=n, seed=seed, progress=progress, tasks=(task,))
+    if task == TASK:
+        name_readers(_model(), n=n, seed=seed, progress=progress)
 
 
 def _on_another_model(task: str, name: str, seed: int, progress: bool) -> None:
     across_models([name], seed=seed, progress=progress, tasks=(task,))
+    if name != UNTRAINED:
+        latent_question([name], seed=seed, progress=progress, tasks=(task,))
 
 
 def _on_few_prompts(study: Callable, task: str, seed: int, progress: bool) -> None:
