@@ -15,7 +15,7 @@ def plot_graph(effects: pl.DataFrame, threshold: float) -> Layered:
     starts at `threshold`; the pointer on a head leaves its own lines alone.
     """
     changes = _with_ends(effects)
-    heads = _ends_of(changes)
+    heads = _heads_of(changes)
     least = alt.param(
         name="least",
         value=threshold,
@@ -24,8 +24,9 @@ def plot_graph(effects: pl.DataFrame, threshold: float) -> Layered:
     pointed = alt.selection_point(
         name="pointed", fields=["name"], on="pointerover", clear="pointerout", empty=True
     )
-    column = alt.X("component:Q", title="head", axis=_whole_numbers(heads, "component"))
-    row = alt.Y("layer:Q", title="layer", axis=_whole_numbers(heads, "layer"))
+    (axis, scale), (rows, heights) = (_whole_numbers(heads[x]) for x in ("component", "layer"))
+    column = alt.X("component:Q", title="head", axis=axis, scale=scale)
+    row = alt.Y("layer:Q", title="layer", axis=rows, scale=heights)
     lines = (
         alt.Chart(changes)
         .transform_filter("datum.relative >= least")
@@ -43,10 +44,12 @@ def plot_graph(effects: pl.DataFrame, threshold: float) -> Layered:
     circles = (
         alt.Chart(heads)
         .mark_circle(size=220, color=VERMILION, opacity=1)
-        .encode(column, row, tooltip=["name:N"])
+        .encode(column, row, tooltip=["name:N", alt.Tooltip("strongest:N", title="most")])
         .add_params(pointed)
     )
-    return alt.layer(lines, circles, width=_WIDTH, height=300).add_params(least)
+    return alt.layer(
+        lines, circles, width=_WIDTH, height=90 * heads["layer"].n_unique()
+    ).add_params(least)
 
 
 # A head is pointed at, and the line has neither of its ends there.
@@ -144,17 +147,21 @@ def _with_ends(effects: pl.DataFrame) -> pl.DataFrame:
     ).with_columns(change=pl.format("{} changes {} by {}", "source", "target", percentage))
 
 
-def _ends_of(changes: pl.DataFrame) -> pl.DataFrame:
-    """Every head once, with its name."""
-    later = changes.select(name="target", layer="later_layer", component="later_component")
-    both = pl.concat(
-        [changes.select("layer", "component", name="source").select(later.columns), later]
-    )
-    return both.unique(maintain_order=True)
+def _heads_of(changes: pl.DataFrame) -> pl.DataFrame:
+    """Every head once, with its name and the head that it changes most."""
+    sources = changes.select("layer", "component", name="source")
+    targets = changes.select(layer="later_layer", component="later_component", name="target")
+    most = changes.sort("relative", descending=True).unique("source", keep="first")
+    strongest = most.select(name="source", strongest="change")
+    heads = pl.concat([sources, targets]).unique(maintain_order=True)
+    return heads.join(strongest, on="name", how="left", maintain_order="left").fill_null("–")
 
 
-def _whole_numbers(heads: pl.DataFrame, column: str) -> alt.Axis:
-    return alt.Axis(values=heads[column].unique().sort().to_list(), format="d", grid=False)
+def _whole_numbers(values: pl.Series) -> tuple[alt.Axis, alt.Scale]:
+    """An axis with a number for each value, and a scale with room at its ends."""
+    numbers = values.unique().sort().to_list()
+    axis = alt.Axis(values=numbers, format="d", grid=False, domain=False, ticks=False)
+    return axis, alt.Scale(domain=[numbers[0] - 0.3, numbers[-1] + 0.3], nice=False)
 
 
 def _told() -> list[alt.Tooltip]:

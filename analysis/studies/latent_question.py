@@ -113,6 +113,27 @@ class LatentQuestion:
             + (f"; {missing} more have no latent component to compare." if missing else ".")
         )
 
+    def heads(self) -> str:
+        """In how many cases there are latent heads at all, in Markdown."""
+        cases = self.tests.filter(pl.col("kind") == "heads").group_by("model", "task")
+        latent = cases.agg(pl.col("latent").max())["latent"]
+        return (
+            f"Heads are few: {(latent == 0).sum()} of {latent.len()} cases of a model and a task "
+            f"have no latent head, and the others {latent.max()} at most."
+        )
+
+    def between(self, kind: str, target: str) -> pl.DataFrame:
+        """The defined tests of one kind of latent components and one of targets."""
+        return self.defined().filter(pl.col("kind") == kind, pl.col("target") == target)
+
+    def table_of_heads(self) -> pl.DataFrame:
+        """Both tables of latent heads, where there are any."""
+        tables = [
+            self.table("heads", target).select(pl.lit(target).alias("on"), pl.all())
+            for target in KINDS
+        ]
+        return pl.concat(tables).filter(pl.col("latent") > 0)
+
     def table(self, kind: str, target: str) -> pl.DataFrame:
         """Effects with their intervals and q, a row a model and task, a column an outcome."""
         rows = self.tests.filter(pl.col("kind") == kind, pl.col("target") == target)
@@ -235,7 +256,7 @@ def _tests(
         ig, ap = ([means[name, direction] for direction in DIRECTIONS] for name in _METHODS)
         moved = activation_differences(model, pairs, kind)
         covariates = log_covariates(**{"IG": tuple(ig), "AP": tuple(ap), "‖Δa‖": (moved,)})
-        (latent,) = latent_components(*(side[None] for side in ig))
+        (latent,) = latent_components(ig[0][None], ig[1][None])
         for target, outcome in product(KINDS, OUTCOMES):
             of = changes.filter(pl.col("kind") == kind, pl.col("target") == target)
             values = _as_array(of[outcome], (len(pairs), *latent.shape))

@@ -70,8 +70,9 @@ class NameReaders:
         return (
             f"{self._roles()} The most that goes through one of them is {shares['indirect']} of "
             f"the mean total effect, from {indirect['component']} through {indirect['through']}: "
-            f"patched, {indirect['component']} has {shares['total']} in all, and {shares['direct']} with "
-            f"{indirect['through']} held. The remainder is {self._largest_remainder():.1%} at most."
+            f"patched, {indirect['component']} has {shares['total']} in all, and "
+            f"{shares['direct']} with {indirect['through']} held. The remainder is "
+            f"{self._largest_remainder():.1%} at most."
         )
 
     def _roles(self) -> str:
