@@ -151,7 +151,7 @@ def _heads_of(changes: pl.DataFrame) -> pl.DataFrame:
     """Every head once, with its name and the head that it changes most."""
     sources = changes.select("layer", "component", name="source")
     targets = changes.select(layer="later_layer", component="later_component", name="target")
-    most = changes.sort("relative", descending=True).unique("source", keep="first")
+    most = changes.sort("relative").unique("source", keep="last")
     strongest = most.select(name="source", strongest="change")
     heads = pl.concat([sources, targets]).unique(maintain_order=True)
     return heads.join(strongest, on="name", how="left", maintain_order="left").fill_null("–")

@@ -51,7 +51,7 @@ class HeadToHead:
 
     def drawn_from(self, edges: int = 40) -> float:
         """The relative change, rounded to a hundredth, above which about so many pairs are."""
-        ordered = self.example["relative"].sort(descending=True)
+        ordered = self.example["relative"].drop_nulls().sort(descending=True)
         return round(float(ordered[min(edges, len(ordered)) - 1]), 2)
 
     def layers(self) -> pl.DataFrame:
@@ -74,7 +74,7 @@ class HeadToHead:
         """What the example shows, in Markdown."""
         reached = self.reached()
         later, changed, far = (int(reached[name].sum()) for name in ("later", "changed", "reached"))
-        most = reached.sort("relative", descending=True).row(0, named=True)
+        most = reached.sort("relative", descending=True, nulls_last=True).row(0, named=True)
         return (
             f"Of the {later:,} pairs of a head and a later one, patching the first changes the "
             f"second in {changed:,} at all, and in {far:,} by more than {REACHED:.0%} of what "
@@ -126,7 +126,8 @@ def head_changes(
 
     Columns layer, component, later_layer, later_component, norm, relative, projection (see
     `analysis.mediation.targets`), and reach, the share of prompts on which the relative change is
-    over 5 %. A prompt on which a relative change is undefined is left out of the mean.
+    over 5 %. A prompt on which a relative change is undefined is left out of the mean; null where
+    it is undefined on all.
     """
     means = dense_effects(model, pairs, "heads", "heads", progress=progress).nanmean(dim=1)
     places = np.indices(means.shape[1:])
@@ -134,4 +135,4 @@ def head_changes(
         zip(MEASURES, means.numpy(), strict=True)
     )
     frame = pl.DataFrame({name: values.ravel() for name, values in columns.items()})
-    return frame.filter(pl.col("later_layer") > pl.col("layer"))
+    return frame.filter(pl.col("later_layer") > pl.col("layer")).fill_nan(None)

@@ -39,12 +39,9 @@ class LatentQuestion:
     the comparison's effect, low, high, p, latent, controls, unmatched, imbalance (the largest
     |balance| of a covariate), and q, p adjusted for the rate of false discoveries among all tests.
     Without latent components or controls there is no test, and its numbers are null.
-
-    layers: model, task, kind, target, layer, relative: the mean relative change by a component.
     """
 
     tests: pl.DataFrame
-    layers: pl.DataFrame
 
     def defined(self) -> pl.DataFrame:
         """The tests in which something was compared."""
@@ -164,15 +161,16 @@ def latent_question(
 
     The untrained control, which it leaves out, has no circuit that a component could be latent in.
     """
-    found = []
+    frames = []
     for name in trained_models() if names is None else names:
         model = load_model(name)
-        for task in tasks:
-            about = pl.lit(name).alias("model"), pl.lit(task).alias("task")
-            frames = _of_task(model, task, n, seed, progress)
-            found.append([frame.select(*about, pl.all()) for frame in frames])
-    tests, layers = (pl.concat(frames) for frames in zip(*found, strict=True))
-    return LatentQuestion(with_false_discovery_rate(tests), layers)
+        frames += [
+            _of_task(model, task, n, seed, progress).select(
+                pl.lit(name).alias("model"), pl.lit(task).alias("task"), pl.all()
+            )
+            for task in tasks
+        ]
+    return LatentQuestion(with_false_discovery_rate(pl.concat(frames)))
 
 
 def trained_models() -> list[str]:
@@ -191,8 +189,8 @@ def with_false_discovery_rate(tests: pl.DataFrame) -> pl.DataFrame:
 
 def _of_task(
     model: TransformerBridge, task: str, n: int, seed: int, progress: bool | None
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """One model's tests and layers on one task."""
+) -> pl.DataFrame:
+    """One model's tests on one task."""
     pairs = load_task(task, model, n=n, seed=seed)
     facts = fingerprint(model), pairs.fingerprint()
     scores = {
@@ -210,14 +208,11 @@ def _of_task(
         )
         for kind in KINDS
     )
-    tests = cached_frame(
+    return cached_frame(
         f"latent-{task}",
         lambda: _tests(model, pairs, scores, changes, seed),
         *(*facts, *scores.values(), seed),
     )
-    keys = ["kind", "target", "layer"]
-    means = changes.drop_nulls("relative").group_by(keys, maintain_order=True)
-    return tests, means.agg(pl.col("relative").mean())
 
 
 def changes_by(

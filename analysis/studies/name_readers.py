@@ -3,7 +3,7 @@
 Of the `STRONGEST` heads by |mean AP|, noising, one is a *name mover* if its attention at the last
 position is largest on the indirect object on most prompts, and a *subject reader* if it is largest
 on the subject's second mention; Wang et al. (2023) find both in GPT-2 small, where the latter
-inhibit the subject. Where no head is either, the strongest one stands in.
+inhibit the subject. Where none above the first layer is either, the strongest there stands in.
 """
 
 from dataclasses import dataclass
@@ -83,7 +83,8 @@ class NameReaders:
             f"{role}s: {names}" if names else f"no head is a {role} by this rule"
             for role, names in found.items()
         ]
-        stands_in = "" if any(found.values()) else f"; {self.heads['name'][0]} stands in"
+        through = self.links["through"][0]
+        stands_in = "" if through in ", ".join(found.values()) else f"; {through} stands in"
         text = "; ".join(said) + stands_in
         return f"{text[0].upper()}{text[1:]}."
 
@@ -163,9 +164,10 @@ def attention_to_names(
 
 
 def mediators(heads: pl.DataFrame) -> list[Component]:
-    """The readers of a frame `NameReaders.heads`; the strongest head where there are none."""
-    found = heads.filter(pl.col("role") != NO_ROLE)
-    rows = (found if found.height else heads.head(1)).select("layer", "component")
+    """The readers of a frame `NameReaders.heads` above the first layer, else what stands in."""
+    later = heads.filter(pl.col("layer") > 0)
+    found = later.filter(pl.col("role") != NO_ROLE)
+    rows = (found if found.height else later.head(1)).select("layer", "component")
     return [Component("heads", layer, place) for layer, place in rows.iter_rows()]
 
 
