@@ -78,9 +78,11 @@ class LatentQuestion:
         if total == 0:
             return "There is no answer: no latent component can be compared."
         if above <= total / 10:
-            answer = "No: latent components do not change later components more than others do."
+            answer = (
+                "No: latent components do not change later ones detectably more than others do."
+            )
         elif above > total / 2 and below <= total / 10:
-            answer = "Yes: latent components change later components more than others do."
+            answer = "Yes: latent components change later ones more than others do."
         else:
             answer = "It depends: some latent components change later ones more, others do not."
         return (
@@ -102,12 +104,15 @@ class LatentQuestion:
         """On how many tests the controls are no good controls."""
         defined = self.defined()
         bad = defined.filter(pl.col("imbalance") > BALANCED)
+        good = defined.filter(pl.col("imbalance") <= BALANCED)
+        above = good.filter(pl.col("q") < LEVEL, pl.col("effect") > 0).height
         missing = self.tests.height - defined.height
         return (
             f"In {bad.height} of {defined.height} tests a covariate still differs by more than "
             f"{BALANCED} standard deviations between latent components and controls (by "
-            f"{defined['imbalance'].max():.2f} at most)"
-            + (f"; {missing} more have no latent component to compare." if missing else ".")
+            f"{defined['imbalance'].max():.2f} at most), so that the effect may be the "
+            f"covariate's; of the other {good.height}, {above} find latent components above."
+            + (f" {missing} more have no latent component to compare." if missing else "")
         )
 
     def heads(self) -> str:

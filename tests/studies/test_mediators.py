@@ -221,6 +221,7 @@ def test_the_verdict_follows_its_rule(above, below, neither, answer):
             study.by_outcome()
         )
         assert f"In {below} of" in study.balance()
+        assert f"of the other {above + neither}, {above} find" in study.balance()
 
 
 def test_readers_are_strong_heads_that_read_a_name_on_most_prompts(tiny, monkeypatch):
