@@ -14,7 +14,12 @@ from analysis import activation_patching, charts, integrated_gradients, load_tas
 from analysis.ablation import activation_differences
 from analysis.bench.results import MediationBench
 from analysis.charts.theme import BLUE
-from analysis.latent import compare_with_controls, latent_components, log_covariates
+from analysis.latent import (
+    Comparison,
+    compare_with_controls,
+    latent_components,
+    log_covariates,
+)
 from analysis.mediation import Component, dense_effects
 from analysis.studies import latent_question, name_readers
 from analysis.studies.faults import EXAMPLE
@@ -100,6 +105,14 @@ def test_reached_heads_are_counted(heads):
     assert f"{heads.example.height} pairs" in heads.finding()
 
 
+def test_a_relative_change_over_five_percent_is_reached(heads):
+    """Whatever the norm is."""
+    rows = [(0, 0, 1, later, 9.0, relative) for later, relative in enumerate((0.04, 0.05, 0.06))]
+    columns = ["layer", "component", "later_layer", "later_component", "norm", "relative"]
+    made = replace(heads, example=pl.DataFrame(rows, columns, orient="row")).reached()
+    assert made.select("later", "changed", "reached").row(0) == (3, 3, 1)
+
+
 def test_layers_are_means_over_pairs(heads):
     cell = heads.layers().row(1, named=True)
     own = heads.tasks.filter(pl.col("layer") == 1, pl.col("later_layer") == 2)
@@ -165,6 +178,13 @@ def test_a_test_compares_ig_latent_components_with_their_controls(question, tiny
     for name in ("effect", "low", "high", "p"):
         assert row[name] == pytest.approx(getattr(expected, name), abs=1e-3)
     assert row["imbalance"] == pytest.approx(max(map(abs, expected.balance.values())), abs=1e-3)
+
+
+def test_the_worst_imbalance_counts_in_either_direction(tiny_directory, monkeypatch):
+    found = Comparison(0.1, 0.0, 0.2, 0.5, 1, 3, 0, {"IG": -0.5, "AP": 0.2})
+    monkeypatch.setattr(latent_question, "compare_with_controls", lambda *_, **__: found)
+    study = latent_question.latent_question([str(tiny_directory)], n=2, tasks=(TASK,))
+    assert (study.tests["imbalance"] == 0.5).all()
 
 
 def test_every_outcome_is_asked_of_every_kind(question):
