@@ -137,9 +137,11 @@ class LatentQuestion:
         return pl.concat(tables).filter(pl.col("latent") > 0)
 
     def table(self, kind: str, target: str) -> pl.DataFrame:
-        """Effects with their intervals and q, a row a model and task, a column an outcome."""
+        """Effects with their intervals, p and q, a row a model and task, a column an outcome."""
         rows = self.tests.filter(pl.col("kind") == kind, pl.col("target") == target)
-        text = pl.struct("effect", "low", "high", "q").map_elements(_text, return_dtype=pl.String)
+        text = pl.struct("effect", "low", "high", "p", "q").map_elements(
+            _text, return_dtype=pl.String
+        )
         keys = ["model", "task", "latent", "unmatched", "imbalance"]
         worst = pl.col("imbalance").map_elements("{:.2f}".format, return_dtype=pl.String)
         return (
@@ -152,7 +154,8 @@ class LatentQuestion:
 def _text(row: dict) -> str:
     if row["q"] is None:
         return "–"
-    return f"{row['effect']:.2f} [{row['low']:.2f}, {row['high']:.2f}], q {row['q']:.2g}"
+    interval = f"[{row['low']:.2f}, {row['high']:.2f}]"
+    return f"{row['effect']:.2f} {interval}, p {row['p']:.2g}, q {row['q']:.2g}"
 
 
 def latent_question(
