@@ -22,6 +22,7 @@ PAGES = (
     "aligned-baselines",
     "alignment",
     "consequences",
+    "mediators",
     "original",
     "performance",
     "methods",
@@ -60,7 +61,7 @@ def site(paper) -> Path:
 def test_run_prints_the_agreement_and_computes_all_that_pages_show(paper):
     assert "capital-country  denoising  neurons  r of the means" in paper.printed
     kinds = {name.split("-")[0] for name in paper.computed}
-    assert kinds >= {"agreement", "sets", "kept", "baselines", "attention", "headline"}
+    assert kinds >= {"agreement", "sets", "kept", "baselines", "attention", "headline", "latent"}
     assert not paper.late
 
 

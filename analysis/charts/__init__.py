@@ -2,6 +2,13 @@
 
 from analysis.charts.alignment import plot_baselines, plot_steps, plot_steps_agreement
 from analysis.charts.consequences import plot_circuits, plot_sets
+from analysis.charts.mediators import (
+    plot_effects,
+    plot_graph,
+    plot_latent,
+    plot_reached,
+    plot_tasks,
+)
 from analysis.charts.page import enable, percent, table, write_script, written
 from analysis.charts.performance import plot_growth, plot_speedup
 from analysis.charts.scores import (
@@ -26,13 +33,18 @@ __all__ = [
     "plot_correlation",
     "plot_correlation_comparison",
     "plot_distribution",
+    "plot_effects",
+    "plot_graph",
     "plot_growth",
+    "plot_latent",
     "plot_metric",
     "plot_overlap",
+    "plot_reached",
     "plot_sets",
     "plot_speedup",
     "plot_steps",
     "plot_steps_agreement",
+    "plot_tasks",
     "table",
     "write_script",
     "written",

@@ -28,7 +28,7 @@ from analysis.tasks import PromptPairs
 Result = TypeVar("Result")
 _PER_PROMPT = ("heads", "neurons", "heads_gap", "neurons_gap", "base", "source", "prompts")
 _SCORING = ("metrics.py", "forward", "attribution")
-_STUDYING = (*_SCORING, "agreement.py", "ablation.py", "studies")
+_STUDYING = (*_SCORING, "agreement.py", "ablation.py", "latent.py", "mediation", "studies")
 
 
 def cached_scores(

@@ -18,12 +18,15 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.models import fingerprint, load_model
 from analysis.studies import model_name
-from analysis.studies.across_models import across_models, models_compared
+from analysis.studies.across_models import UNTRAINED, across_models, models_compared
 from analysis.studies.aligned_baselines import aligned_baselines
 from analysis.studies.baselines import baselines
 from analysis.studies.cache import cached_frame
 from analysis.studies.circuits import circuits
 from analysis.studies.consequences import consequences
+from analysis.studies.head_to_head import head_to_head
+from analysis.studies.latent_question import latent_question
+from analysis.studies.name_readers import TASK, name_readers
 from analysis.studies.original import original
 from analysis.studies.steps import steps
 from analysis.tasks import TASKS, load_task
@@ -83,24 +86,30 @@ def _jobs(n: int, seed: int) -> Iterator[tuple[Job, int]]:
         yield partial(_on_all_prompts, task, n, seed), 60
     for name in models_compared():
         for task in TASKS:
-            yield partial(_on_another_model, task, name, seed), 10
-    for study in (baselines, steps):
+            yield partial(_on_another_model, task, name, seed), 15
+    for study in (baselines, steps, head_to_head):
         for task in TASKS:
             yield partial(_on_few_prompts, study, task, seed), 8
 
 
 def _on_all_prompts(task: str, n: int, seed: int, progress: bool) -> list[Record]:
     """These share their scores, so one process computes them in turn."""
-    settings = {"n": n, "seed": seed, "progress": progress, "tasks": (task,)}
-    return [
-        _timed(study, task, partial(study, _model(), **settings))
+    settings = {"n": n, "seed": seed, "progress": progress}
+    records = [
+        _timed(study, task, partial(study, _model(), tasks=(task,), **settings))
         for study in (aligned_baselines, consequences, circuits)
     ]
+    if task == TASK:
+        records.append(_timed(name_readers, task, partial(name_readers, _model(), **settings)))
+    return records
 
 
 def _on_another_model(task: str, name: str, seed: int, progress: bool) -> list[Record]:
-    compute = partial(across_models, [name], seed=seed, progress=progress, tasks=(task,))
-    return [_timed(across_models, f"{task}, {name}", compute)]
+    settings = {"seed": seed, "progress": progress, "tasks": (task,)}
+    studies = [across_models] if name == UNTRAINED else [across_models, latent_question]
+    return [
+        _timed(study, f"{task}, {name}", partial(study, [name], **settings)) for study in studies
+    ]
 
 
 def _on_few_prompts(study: Callable, task: str, seed: int, progress: bool) -> list[Record]:

@@ -8,7 +8,7 @@ import polars as pl
 from analysis.attribution.integrated_gradients import STEPS
 from analysis.bench.measure import GPT2_SHAPE
 from analysis.bench.operations import Network, resumed_run, whole_run
-from analysis.bench.results import CONTENDERS, Bench
+from analysis.bench.results import CONTENDERS, Bench, MediationBench
 from analysis.bench.workloads import SHAPES
 from analysis.metrics import prob_diff
 from analysis.tasks import TASKS
@@ -86,6 +86,20 @@ class Performance:
         frame = pl.DataFrame(rows)
         total = frame.select(pl.lit("all four").alias("task"), pl.exclude("task").sum())
         return pl.concat([frame, total])
+
+
+def neurons_on_neurons(found: MediationBench) -> str:
+    """What every pair of neurons cost on one prompt, and a data set by it, in Markdown."""
+    measured = found.measured
+    minutes = measured["seconds"] / 60
+    return (
+        f"All {measured['pairs']:,} pairs of a neuron and one of a later layer, at "
+        f"{measured['model']} on one {measured['task']} prompt, took {minutes:.1f} minutes on "
+        f"{measured['machine']['threads']} threads and "
+        f"{measured['memory']['above resident'] / 2**30:.2f} GiB above the model. Time grows with "
+        f"the prompts: {PROMPTS} of that length would take {PROMPTS * minutes / 60:.0f} hours "
+        "(computed, not run)."
+    )
 
 
 def saved_by_more_cuts(network: Network = GPT2_SMALL) -> dict[str, float]:

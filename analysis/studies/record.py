@@ -110,13 +110,13 @@ _MAP = (
     ),
     (
         "activation_cache_to_tensor",
-        "analysis.forward.BaseRun",
-        "every changed position is kept, not the last one alone",
+        "analysis.mediation.component_effects",
+        "every changed position is measured, not the last one alone; nothing is held",
     ),
     (
         "ablate_hook",
-        "analysis.bench.contenders.hook_loop",
-        "indexes the component; the reference that the engine is tested against",
+        "analysis.mediation.head_effects",
+        "patches a component, not a position; tested against hooks",
     ),
     (
         "torch.save, torch.load",

@@ -22,6 +22,7 @@ from analysis.mediation import (
 )
 from analysis.mediation import sweep as sweeping
 from analysis.mediation.targets import target_of
+from analysis.studies.head_to_head import example_pairs
 
 SIDES = list(product(KINDS, KINDS))
 COMPONENTS = {"heads": 4, "neurons": 128}
@@ -91,13 +92,13 @@ def test_every_measure_is_the_hooks(tiny, pairs, dense, kind, layer, component):
 
 
 def test_head_effects_on_the_worked_example(testbed):
-    """Every head that comes later, on one pair of the trained model."""
-    pairs = load_task("ioi", testbed, n=1)
-    effects = head_effects(testbed, pairs)
-    for component in range(8):
-        expected = by_hooks(testbed, *reference.sides(pairs, 0), "heads", 1, component)
-        for later in (2, 3):
-            found = effects[0, 1, component, later]
+    """Every pair of a head and a later one of the trained model, on the report's example."""
+    pairs = example_pairs(testbed)
+    effects = head_effects(testbed, pairs)[0]
+    for layer, component in product(range(3), range(8)):
+        expected = by_hooks(testbed, *reference.sides(pairs, 0), "heads", layer, component)
+        for later in range(layer + 1, 4):
+            found = effects[layer, component, later]
             torch.testing.assert_close(found, expected["heads", later][0], rtol=1e-5, atol=1e-5)
 
 

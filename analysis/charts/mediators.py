@@ -1,0 +1,172 @@
+"""What components change in later components."""
+
+import altair as alt
+import polars as pl
+
+from analysis.charts.theme import BLUE, GREY, VERMILION, Layered, estimate, number
+
+_WIDTH = 560
+
+
+def plot_graph(effects: pl.DataFrame, threshold: float) -> Layered:
+    """Heads in their layers, a line a change; a slider leaves out changes below a threshold.
+
+    Columns layer, component, later_layer, later_component, norm, relative, projection. The slider
+    starts at `threshold`; the pointer on a head leaves its own lines alone.
+    """
+    changes = _with_ends(effects)
+    heads = _heads_of(changes)
+    least = alt.param(
+        name="least",
+        value=threshold,
+        bind=alt.binding_range(min=0, max=1, step=0.01, name="relative changes from "),
+    )
+    pointed = alt.selection_point(
+        name="pointed", fields=["name"], on="pointerover", clear="pointerout", empty=True
+    )
+    (axis, scale), (rows, heights) = (_whole_numbers(heads[x]) for x in ("component", "layer"))
+    column = alt.X("component:Q", title="head", axis=axis, scale=scale)
+    row = alt.Y("layer:Q", title="layer", axis=rows, scale=heights)
+    lines = (
+        alt.Chart(changes)
+        .transform_filter("datum.relative >= least")
+        .mark_rule(color=BLUE, strokeCap="round")
+        .encode(
+            column,
+            row,
+            alt.X2("later_component:Q"),
+            alt.Y2("later_layer:Q"),
+            alt.StrokeWidth("relative:Q", scale=alt.Scale(range=[0.5, 7]), legend=None),
+            opacity=alt.condition(_OUTSIDE, alt.value(0.04), alt.value(0.6)),
+            tooltip=_told(),
+        )
+    )
+    circles = (
+        alt.Chart(heads)
+        .mark_circle(size=220, color=VERMILION, opacity=1)
+        .encode(column, row, tooltip=["name:N", alt.Tooltip("strongest:N", title="most")])
+        .add_params(pointed)
+    )
+    return alt.layer(
+        lines, circles, width=_WIDTH, height=90 * heads["layer"].n_unique()
+    ).add_params(least)
+
+
+# A head is pointed at, and the line has neither of its ends there.
+_OUTSIDE = (
+    "isDefined(pointed.name) && indexof(pointed.name, datum.source) < 0"
+    " && indexof(pointed.name, datum.target) < 0"
+)
+
+
+def plot_effects(effects: pl.DataFrame, title: str = "") -> alt.Chart:
+    """A heatmap of sources and later heads in causal order; columns as those of `plot_graph`."""
+    changes = _with_ends(effects).with_columns(
+        short=pl.format("{}.{}", "layer", "component"),
+        later_short=pl.format("{}.{}", "later_layer", "later_component"),
+    )
+    scale = alt.Scale(scheme="blues", domainMin=0)
+    return (
+        alt.Chart(changes)
+        .mark_rect()
+        .encode(
+            alt.X("later_short:O", title="changed head", sort=None, axis=alt.Axis(labelAngle=-90)),
+            alt.Y("short:O", title="patched head", sort=None),
+            alt.Color("relative:Q", title="relative change", scale=scale),
+            tooltip=_told(),
+        )
+        .properties(width=alt.Step(12), height=alt.Step(12), title=title)
+    )
+
+
+def plot_tasks(effects: pl.DataFrame) -> alt.ConcatChart:
+    """`plot_effects` for each task, two side by side; a column task more."""
+    tasks = effects["task"].unique(maintain_order=True)
+    panels = [plot_effects(effects.filter(pl.col("task") == task), task) for task in tasks]
+    return alt.concat(*panels, columns=2)
+
+
+def plot_reached(reached: pl.DataFrame) -> alt.Chart:
+    """How many later heads each head changes by more than 5 %; columns layer, component, reached,
+    later.
+    """
+    heads = reached.with_columns(
+        name=pl.format("head {}.{}", "layer", "component"),
+        short=pl.format("{}.{}", "layer", "component"),
+    )
+    return (
+        alt.Chart(heads)
+        .mark_bar(color=BLUE)
+        .encode(
+            alt.X("short:O", title="patched head", sort=None, axis=alt.Axis(labelAngle=0)),
+            alt.Y("reached:Q", title="later heads changed by more than 5 %"),
+            tooltip=["name:N", "reached:Q", "later:Q"],
+        )
+        .properties(width=_WIDTH, height=160)
+    )
+
+
+def plot_latent(tests: pl.DataFrame) -> alt.ConcatChart:
+    """Effects with intervals by model and task, a panel an outcome; columns model, task, outcome,
+    effect, low, high, q, latent.
+    """
+    outcomes = tests["outcome"].unique(maintain_order=True)
+    return alt.concat(
+        *(_effects(tests.filter(pl.col("outcome") == name), name) for name in outcomes)
+    )
+
+
+def _effects(tests: pl.DataFrame, title: str) -> Layered:
+    marks = alt.Chart(tests.rename({"effect": "mean"})).encode(
+        alt.Y("task:N", title=None, sort=None),
+        alt.YOffset("model:N", sort=None),
+        alt.Color("model:N", title=None, sort=None),
+        tooltip=["model:N", "task:N", "latent:Q", *estimate(), number("q", "q")],
+    )
+    points = marks.mark_point(filled=True, size=45).encode(
+        alt.X("mean:Q", title="latent - controls (standard deviations)")
+    )
+    intervals = marks.mark_rule(strokeWidth=2).encode(alt.X("low:Q"), alt.X2("high:Q"))
+    zero = alt.Chart(pl.DataFrame({"mean": [0.0]})).mark_rule(color=GREY, strokeDash=[4, 4])
+    return alt.layer(
+        zero.encode(alt.X("mean:Q")),
+        intervals,
+        points,
+        width=170,
+        height=alt.Step(12),
+        title=title,
+    )
+
+
+def _with_ends(effects: pl.DataFrame) -> pl.DataFrame:
+    """Adds the names of both heads, and what the pointer says of a pair."""
+    percentage = pl.col("relative").map_elements("{:.0%}".format, return_dtype=pl.String)
+    return effects.with_columns(
+        source=pl.format("head {}.{}", "layer", "component"),
+        target=pl.format("head {}.{}", "later_layer", "later_component"),
+    ).with_columns(change=pl.format("{} changes {} by {}", "source", "target", percentage))
+
+
+def _heads_of(changes: pl.DataFrame) -> pl.DataFrame:
+    """Every head once, with its name and the head that it changes most."""
+    sources = changes.select("layer", "component", name="source")
+    targets = changes.select(layer="later_layer", component="later_component", name="target")
+    most = changes.sort("relative").unique("source", keep="last")
+    strongest = most.select(name="source", strongest="change")
+    heads = pl.concat([sources, targets]).unique(maintain_order=True)
+    return heads.join(strongest, on="name", how="left", maintain_order="left").fill_null("–")
+
+
+def _whole_numbers(values: pl.Series) -> tuple[alt.Axis, alt.Scale]:
+    """An axis with a number for each value, and a scale with room at its ends."""
+    numbers = values.unique().sort().to_list()
+    axis = alt.Axis(values=numbers, format="d", grid=False, domain=False, ticks=False)
+    return axis, alt.Scale(domain=[numbers[0] - 0.3, numbers[-1] + 0.3], nice=False)
+
+
+def _told() -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("change:N", title="effect"),
+        number("norm", "norm"),
+        number("projection", "projection"),
+    ]
