@@ -18,7 +18,8 @@ from analysis.tasks import PromptPairs
 DIRECTIONS = ("noising", "denoising")
 BASELINES = ("source", "zero", "mean")
 FEWEST_FOR_A_MEAN = 8
-MEMORY = 2**29
+# Larger batches fall out of a processor's caches, and are slower.
+MEMORY = 2**27
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def _effects(tests: pl.DataFrame, title: str) -> Layered:
         tooltip=["model:N", "task:N", "latent:Q", *estimate(), number("q", "q")],
     )
     points = marks.mark_point(filled=True, size=45).encode(
-        alt.X("mean:Q", title="latent - controls (standard deviations)")
+        alt.X("mean:Q", title="latent - controls (sd)")
     )
     intervals = marks.mark_rule(strokeWidth=2).encode(alt.X("low:Q"), alt.X2("high:Q"))
     zero = alt.Chart(pl.DataFrame({"mean": [0.0]})).mark_rule(color=GREY, strokeDash=[4, 4])
@@ -132,7 +132,7 @@ def _effects(tests: pl.DataFrame, title: str) -> Layered:
         zero.encode(alt.X("mean:Q")),
         intervals,
         points,
-        width=170,
+        width=115,
         height=alt.Step(12),
         title=title,
     )

@@ -15,7 +15,7 @@ from analysis.studies.cache import cached_frame, cached_scores
 from analysis.studies.comparison import wide
 from analysis.tasks import TASKS, load_task
 
-PROMPTS = 8
+PROMPTS = 12
 PEARSON, SPEARMAN, OVERLAP = "Pearson's r", "Spearman's ρ", "the overlap of the top 10"
 STATISTICS = {PEARSON: pearson, SPEARMAN: spearman, OVERLAP: overlap_at(10)}
 UNTRAINED = "untrained"
