@@ -47,7 +47,7 @@ def test_a_scatter_of_gpt2_smalls_neurons_stays_small_and_names_its_points():
 
 def test_a_table_keeps_its_columns_whatever_is_in_its_cells():
     text = charts.table(pl.DataFrame({"|r|": ["a|b"]})).data
-    assert text.splitlines() == [r"| \|r\| |", "| ----- |", r"| a\|b |"]
+    assert text.splitlines() == [r"| \|r\| |", "| -------- |", r"| a\|b |"]
 
 
 def test_numbers_are_written_by_a_pattern():

@@ -50,12 +50,12 @@ def write_script(path: Path) -> bool:
 def table(frame: pl.DataFrame) -> Markdown:
     """A frame as a Markdown table, which every format renders natively.
 
-    A column's dashes are as many as its longest cell's letters: where a table is too wide for its
-    lines, columns share the width by them.
+    A column's dashes are as many as its longest cell's letters, and some for its margins: where a
+    table is too wide for its lines, columns share the width by them.
     """
     texts = ([str(value) for value in row] for row in frame.iter_rows())
     rows = [[cell.replace("|", r"\|") for cell in row] for row in (frame.columns, *texts)]
-    dashes = ["-" * max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+    dashes = ["-" * (max(map(len, column)) + 3) for column in zip(*rows, strict=True)]
     rows.insert(1, dashes)
     return Markdown("\n".join(f"| {' | '.join(row)} |" for row in rows))
 

@@ -1,15 +1,24 @@
 """The studies: each runs, keeps its results and returns tidy frames."""
 
 import os
+from functools import cache
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from analysis.models import load_model
+from analysis.models import load_model, load_untrained
+
+# What stands for a model's name where an untrained network of the record's shape is meant.
+UNTRAINED = "untrained"
 
 
-def model_of_record(name: str = "") -> TransformerBridge:
-    """The model that the report is about: `name`, else `ANALYSIS_MODEL`, else the testbed."""
-    return load_model(name or model_name())
+def model_of_record() -> TransformerBridge:
+    """The model that the report is about: `ANALYSIS_MODEL`, else the testbed."""
+    return loaded(model_name())
+
+
+def loaded(name: str) -> TransformerBridge:
+    """`load_model(name)`, or the untrained control, loaded once a process."""
+    return _untrained(model_name()) if name == UNTRAINED else _trained(name)
 
 
 def testbed_notice() -> str:
@@ -26,3 +35,6 @@ def testbed_notice() -> str:
 def model_name() -> str:
     """The name in `ANALYSIS_MODEL`, which Quarto's profiles set; the testbed where it is unset."""
     return os.environ.get("ANALYSIS_MODEL", "testbed")
+
+
+_trained, _untrained = cache(load_model), cache(load_untrained)

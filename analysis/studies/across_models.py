@@ -9,8 +9,8 @@ from analysis.agreement import of_means, overlap_at, pearson, spearman
 from analysis.attribution import Scores, activation_patching, integrated_gradients
 from analysis.attribution.parts import DIRECTIONS
 from analysis.forward import KINDS
-from analysis.models import available_testbeds, load_model, load_untrained
-from analysis.studies import model_name
+from analysis.models import available_testbeds
+from analysis.studies import UNTRAINED, loaded, model_name
 from analysis.studies.cache import cached_frame, cached_scores
 from analysis.studies.comparison import wide
 from analysis.tasks import TASKS, load_task
@@ -18,7 +18,6 @@ from analysis.tasks import TASKS, load_task
 PROMPTS = 12
 PEARSON, SPEARMAN, OVERLAP = "Pearson's r", "Spearman's ρ", "the overlap of the top 10"
 STATISTICS = {PEARSON: pearson, SPEARMAN: spearman, OVERLAP: overlap_at(10)}
-UNTRAINED = "untrained"
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def across_models(
     """The headline on the same prompts for each model; the control has the record's shape."""
     frames = []
     for name in models_compared() if names is None else names:
-        model = load_untrained(model_name()) if name == UNTRAINED else load_model(name)
+        model = loaded(name)
         frames += [
             _headline(model, task, direction, n, seed, progress).select(
                 pl.lit(name).alias("model"), pl.all()

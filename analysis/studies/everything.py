@@ -8,17 +8,16 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import cache, partial
+from functools import partial
 from multiprocessing import get_context
 
 import polars as pl
 import torch
 from tqdm import tqdm
-from transformer_lens.model_bridge import TransformerBridge
 
-from analysis.models import fingerprint, load_model
-from analysis.studies import model_name
-from analysis.studies.across_models import UNTRAINED, across_models, models_compared
+from analysis.models import fingerprint
+from analysis.studies import UNTRAINED, model_name, model_of_record
+from analysis.studies.across_models import across_models, models_compared
 from analysis.studies.aligned_baselines import aligned_baselines
 from analysis.studies.baselines import baselines
 from analysis.studies.cache import cached_frame
@@ -51,15 +50,15 @@ def everything(n: int, seed: int = 0, processes: int | None = None) -> pl.DataFr
         ValueError: as `load_model` and `load_task` do.
     """
     for task in TASKS:
-        load_task(task, _model(), n=n, seed=seed)  # bad input ends here, before any work
+        load_task(task, model_of_record(), n=n, seed=seed)  # bad input ends here, before any work
     processes = _as_many_as_cores() if processes is None else processes
     run = _in_turn if processes == 1 else partial(_side_by_side, processes)
-    repair = partial(original, _model(), n=n, seed=seed)  # from the scores of all tasks
+    repair = partial(original, model_of_record(), n=n, seed=seed)  # from the scores of all tasks
 
     def compute() -> pl.DataFrame:
         return pl.DataFrame([*run(dict(_jobs(n, seed))), _timed(original, "all tasks", repair)])
 
-    return cached_frame("studies", compute, fingerprint(_model()), n, seed)
+    return cached_frame("studies", compute, fingerprint(model_of_record()), n, seed)
 
 
 def _in_turn(jobs: dict[Job, int]) -> list[Record]:
@@ -96,11 +95,13 @@ def _on_all_prompts(task: str, n: int, seed: int, progress: bool) -> list[Record
     """These share their scores, so one process computes them in turn."""
     settings = {"n": n, "seed": seed, "progress": progress}
     records = [
-        _timed(study, task, partial(study, _model(), tasks=(task,), **settings))
+        _timed(study, task, partial(study, model_of_record(), tasks=(task,), **settings))
         for study in (aligned_baselines, consequences, circuits)
     ]
     if task == TASK:
-        records.append(_timed(name_readers, task, partial(name_readers, _model(), **settings)))
+        records.append(
+            _timed(name_readers, task, partial(name_readers, model_of_record(), **settings))
+        )
     return records
 
 
@@ -113,7 +114,7 @@ def _on_another_model(task: str, name: str, seed: int, progress: bool) -> list[R
 
 
 def _on_few_prompts(study: Callable, task: str, seed: int, progress: bool) -> list[Record]:
-    compute = partial(study, _model(), seed=seed, progress=progress, tasks=(task,))
+    compute = partial(study, model_of_record(), seed=seed, progress=progress, tasks=(task,))
     return [_timed(study, task, compute)]
 
 
@@ -125,16 +126,6 @@ def _timed(study: Callable, about: str, compute: Callable) -> Record:
         "about": about,
         "seconds": time.perf_counter() - start,
     }
-
-
-def _model() -> TransformerBridge:
-    return _loaded(model_name())
-
-
-@cache
-def _loaded(name: str) -> TransformerBridge:
-    """Once a process."""
-    return load_model(name)
 
 
 def _as_many_as_cores() -> int:

@@ -21,8 +21,9 @@ from analysis.attribution.parts import DIRECTIONS
 from analysis.forward import KINDS
 from analysis.latent import compare_with_controls, latent_components, log_covariates
 from analysis.mediation import MEASURES, Effects, component_effects
-from analysis.models import fingerprint, load_model
-from analysis.studies.across_models import PROMPTS, UNTRAINED, models_compared
+from analysis.models import fingerprint
+from analysis.studies import UNTRAINED, loaded
+from analysis.studies.across_models import PROMPTS, models_compared
 from analysis.studies.cache import cached_frame, cached_scores
 from analysis.tasks import TASKS, PromptPairs, load_task
 
@@ -171,7 +172,7 @@ def latent_question(
     """
     frames = []
     for name in trained_models() if names is None else names:
-        model = load_model(name)
+        model = loaded(name)
         frames += [
             _of_task(model, task, n, seed, progress).select(
                 pl.lit(name).alias("model"), pl.lit(task).alias("task"), pl.all()
