@@ -91,12 +91,11 @@ async def _work_through(waiting: Iterator[NotebookNode], root: Path, bar: tqdm) 
 def _to_html(notebook: NotebookNode) -> str:
     """Outputs without their code; links lead to pages."""
     for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = cell.source.replace(".qmd)", ".html)")
-        else:
+        if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.output_type != "stream"]
     exporter = HTMLExporter(
         exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True
     )
     page, _ = exporter.from_notebook_node(cast(NotebookNode, nbformat.from_dict(notebook)))
+    page = page.replace('.qmd"', '.html"')
     return page.replace("</body>", f'<script src="{_SCRIPT}"></script></body>')
