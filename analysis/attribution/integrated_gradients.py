@@ -44,8 +44,9 @@ def integrated_gradients(
     """The attribution of each head and each neuron; `heads_gap` and `neurons_gap` tell how exact.
 
     Args:
-        steps: how many gradients along the path. The default leaves a gap of float32's rounding
-            in every layer of the testbed, on every task; 8 miss by 3 % in its first layer.
+        steps: how many gradients along the path. The default leaves a gap under 1e-4 of the
+            largest total effect in every layer of the testbed, on every task; 8 miss by 3 % in
+            its first layer.
         rule: `gauss-legendre`, `left`, `right`, `midpoint` or `trapezoid`.
         path: `layer-joint`, or `single`, which costs as many gradients for each component.
 
