@@ -13,6 +13,5 @@ DATA = (_CLONE if _IN_CLONE else _PACKAGE) / "data"
 TASKS = DATA / "tasks"
 MODELS = DATA / "models"
 BENCHMARKS = DATA / "benchmarks"
-REPORT = _CLONE / "report"
 _KEPT = DATA / "results" if _IN_CLONE else Path(platformdirs.user_cache_dir("analysis"))
 RESULTS = Path(os.environ.get("ANALYSIS_RESULTS", _KEPT))

@@ -56,21 +56,76 @@ def test_numbers_are_written_by_a_pattern():
     assert charts.percent(frame)["share"].to_list() == ["25.00%"]
 
 
-def test_a_page_takes_either_form_of_a_chart(monkeypatch):
-    monkeypatch.setattr(page, "_cell", lambda: "cell")
-    monkeypatch.setattr(page, "alternative_text", lambda cell: "A </script> of points")
-    spec = charts.plot_correlation(scores(10), "neurons").to_dict()
-    forms = page._both_forms(spec)
+CELL = """```{python}
+#| label: fig-one
+#| fig-alt: "A </script> of points."
+charts.plot_reached(heads)
+```
+"""
+
+
+@pytest.fixture
+def report(tmp_path, monkeypatch):
+    """A project with one document, and the cell of its figure running."""
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "one.qmd").write_text(f"# One\n\n{CELL}\n```{{python}}\n1\n```\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(page, "_cell", lambda: "charts.plot_reached(heads)")
+    page._figures.cache_clear()
+    yield tmp_path / "report"
+    page._figures.cache_clear()
+
+
+HEADS = pl.DataFrame({"layer": [0, 1], "component": [2, 0], "reached": [3, 0], "later": [4, 4]})
+
+
+def test_a_page_takes_either_form_of_a_chart(report):
+    chart = charts.plot_reached(HEADS)
+    forms = page._both_forms(chart.to_dict())
     assert forms["image/svg+xml"].startswith("<svg")
     (text,) = re.findall(r'json">(.*?)</script>', forms["text/html"])
-    assert json.loads(text) == spec | {"description": "A </script> of points"}
+    spec = chart.to_dict()
+    assert spec.pop("usermeta") == {"plot": "plot_reached"}
+    assert json.loads(text) == spec | {"description": "A </script> of points."}
 
 
-def test_alternative_texts_are_found_by_their_code(tmp_path):
-    cell = '```{python}\n#| label: fig-one\n#| fig-alt: "Points."\ndraw(1)\n```\n'
-    (tmp_path / "one.qmd").write_text(f"# One\n\n{cell}\n```{{python}}\ndraw(2)\n```\n")
-    assert page.alternative_text("draw(1)\n", tmp_path) == "Points."
-    assert page.alternative_text("draw(2)", tmp_path) == ""
+def test_a_figure_leads_to_its_data_and_its_code(report):
+    text = page._both_forms(charts.plot_reached(HEADS).to_dict())["text/html"]
+    csv, parquet, function = re.findall('href="(.*?)"', text)
+    assert pl.read_csv(report / csv).equals(pl.read_parquet(report / parquet))
+    assert pl.read_csv(report / csv).equals(HEADS)
+    assert function == "reference/charts.html#plot_reached"
+    assert "<pre><code>charts.plot_reached(heads)</code></pre>" in text
+
+
+def test_a_chart_outside_of_the_report_is_drawn_alone(report, monkeypatch):
+    monkeypatch.setattr(page, "_cell", lambda: "charts.plot_reached(mine)")
+    text = page._both_forms(charts.plot_reached(HEADS).to_dict())["text/html"]
+    assert "href" not in text and not (report / "data").exists()
+
+
+def test_a_figure_is_found_by_its_code(report):
+    figure = page.figure_of("charts.plot_reached(heads)\n")
+    assert figure is not None
+    assert (figure.label, figure.alternative_text) == ("fig-one", "A </script> of points.")
+    assert page.figure_of("1") is None
+
+
+def test_heads_chosen_in_one_chart_are_chosen_in_the_others():
+    """Every linked view fades by every brush, and has the fields that brushes look at."""
+    both = pl.concat([scores(8, "heads"), scores(50)])
+    spec = charts.plot_scores(both, {"heads": "r = 1", "neurons": "r = 1"}).to_dict()
+    (heads, neurons), heatmaps = spec["vconcat"][0]["hconcat"], spec["vconcat"][1]["hconcat"]
+    linked = [heads["layer"][1], *heatmaps]
+    brushes = {param["name"]: param["views"] for param in spec["params"]}
+    assert set(brushes) == {"points", "ig", "ap"}
+    assert [views for [views] in brushes.values()] == [view["name"] for view in linked]
+    for view in linked:
+        tested = json.dumps(view["encoding"]["opacity"]["condition"])
+        assert all(f'"{name}"' in tested for name in brushes)
+        rows = spec["datasets"][view["data"]["name"]]
+        assert len(rows) == 8 and {"ap", "ig", "layer", "component"} <= set(rows[0])
+    assert "condition" not in neurons["layer"][1]["encoding"]["opacity"]
 
 
 def test_the_script_is_written_again_only_when_it_would_differ(tmp_path, monkeypatch):

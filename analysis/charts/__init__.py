@@ -12,19 +12,22 @@ from analysis.charts.mediators import (
 from analysis.charts.page import enable, percent, table, write_script, written
 from analysis.charts.performance import plot_growth, plot_speedup
 from analysis.charts.scores import (
+    plot_agreement,
     plot_attn,
     plot_attn_comparison,
     plot_bar_chart,
     plot_correlation,
     plot_correlation_comparison,
     plot_distribution,
-    plot_metric,
+    plot_metrics,
     plot_overlap,
+    plot_scores,
 )
 
 __all__ = [
     "enable",
     "percent",
+    "plot_agreement",
     "plot_attn",
     "plot_attn_comparison",
     "plot_bar_chart",
@@ -37,9 +40,10 @@ __all__ = [
     "plot_graph",
     "plot_growth",
     "plot_latent",
-    "plot_metric",
+    "plot_metrics",
     "plot_overlap",
     "plot_reached",
+    "plot_scores",
     "plot_sets",
     "plot_speedup",
     "plot_steps",

@@ -3,9 +3,11 @@
 import altair as alt
 import polars as pl
 
+from analysis.charts.page import offers_data
 from analysis.charts.theme import KIND_TITLES, Layered, estimate, number
 
 
+@offers_data
 def plot_baselines(agreement: pl.DataFrame) -> alt.HConcatChart:
     """r for every pair of baselines, a panel a task; columns task, ig, ap, mean, low, high."""
     return alt.hconcat(
@@ -31,6 +33,7 @@ def _pairs_of_baselines(agreement: pl.DataFrame, title: str) -> Layered:
     return alt.layer(tiles, written, width=120, height=120, title=title)
 
 
+@offers_data
 def plot_steps(steps: pl.DataFrame) -> alt.Chart:
     """The largest gap against the steps, a line a rule; columns rule, steps, gap."""
     return (
@@ -51,6 +54,7 @@ def plot_steps(steps: pl.DataFrame) -> alt.Chart:
     )
 
 
+@offers_data
 def plot_steps_agreement(agreement: pl.DataFrame) -> alt.HConcatChart:
     """The lowest r of any layer against the steps; columns task, kind, steps, r."""
     return alt.hconcat(

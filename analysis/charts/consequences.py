@@ -3,9 +3,11 @@
 import altair as alt
 import polars as pl
 
+from analysis.charts.page import offers_data
 from analysis.charts.theme import KIND_TITLES, Layered, estimate, number
 
 
+@offers_data
 def plot_sets(sets: pl.DataFrame) -> alt.HConcatChart:
     """What ablating sets does, with intervals; columns task, kind, set, size, mean, low, high."""
     return alt.hconcat(
@@ -27,6 +29,7 @@ def _sets(sets: pl.DataFrame, title: str) -> Layered:
     return alt.layer(intervals, points, width=220, height=alt.Step(12), title=title)
 
 
+@offers_data
 def plot_circuits(curves: pl.DataFrame) -> alt.HConcatChart:
     """Faithfulness against the share of components kept, a line a method, a panel a task;
     columns task, method, share, faithfulness. The empty circuit has no place on the axis.

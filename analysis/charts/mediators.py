@@ -3,11 +3,13 @@
 import altair as alt
 import polars as pl
 
+from analysis.charts.page import offers_data
 from analysis.charts.theme import BLUE, GREY, VERMILION, Layered, estimate, number
 
 _WIDTH = 560
 
 
+@offers_data
 def plot_graph(effects: pl.DataFrame, threshold: float) -> Layered:
     """Heads in their layers, a line a change; a slider leaves out changes below a threshold.
 
@@ -59,8 +61,13 @@ _OUTSIDE = (
 )
 
 
-def plot_effects(effects: pl.DataFrame, title: str = "") -> alt.Chart:
+@offers_data
+def plot_effects(effects: pl.DataFrame) -> alt.Chart:
     """A heatmap of sources and later heads in causal order; columns as those of `plot_graph`."""
+    return _staircase(effects, "")
+
+
+def _staircase(effects: pl.DataFrame, title: str) -> alt.Chart:
     changes = _with_ends(effects).with_columns(
         short=pl.format("{}.{}", "layer", "component"),
         later_short=pl.format("{}.{}", "later_layer", "later_component"),
@@ -79,13 +86,15 @@ def plot_effects(effects: pl.DataFrame, title: str = "") -> alt.Chart:
     )
 
 
+@offers_data
 def plot_tasks(effects: pl.DataFrame) -> alt.ConcatChart:
     """`plot_effects` for each task, two side by side; a column task more."""
     tasks = effects["task"].unique(maintain_order=True)
-    panels = [plot_effects(effects.filter(pl.col("task") == task), task) for task in tasks]
+    panels = [_staircase(effects.filter(pl.col("task") == task), task) for task in tasks]
     return alt.concat(*panels, columns=2)
 
 
+@offers_data
 def plot_reached(reached: pl.DataFrame) -> alt.Chart:
     """How many later heads each head changes by more than 5 %; columns layer, component, reached,
     later.
@@ -106,6 +115,7 @@ def plot_reached(reached: pl.DataFrame) -> alt.Chart:
     )
 
 
+@offers_data
 def plot_latent(tests: pl.DataFrame) -> alt.ConcatChart:
     """Effects with intervals by model and task, a panel an outcome; columns model, task, outcome,
     effect, low, high, q, latent.

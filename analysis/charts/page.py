@@ -1,18 +1,21 @@
 """How a chart gets onto a page: interactive on the web, as vectors in the PDF.
 
 A cell's chart is shown in both forms, and each output format takes the one that it can draw. The
-interactive one is a Vega-Lite specification that a script draws in the reader's browser; the
-script stands beside the pages, so that they load nothing from another host.
+interactive one is a Vega-Lite specification that a script draws in the reader's browser, with
+links to the frame that it shows and the code that made it. The script and the frames stand beside
+the pages, so that these load nothing from another host.
 """
 
 import html
 import json
 import re
-from functools import cache
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, wraps
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import altair as alt
 import polars as pl
@@ -20,11 +23,25 @@ import vl_convert
 from IPython import get_ipython
 from IPython.display import Markdown
 
-from analysis import paths
-
+# Cells run in the project's folder.
+REPORT = Path("report")
+_DATA = "data"
 _SOURCE = Path(__file__).with_name("interactive.js")
 _CELL = re.compile(r"^```{python}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LABEL = re.compile(r"^#\| label: (fig-\S+)$", re.MULTILINE)
 _ALTERNATIVE_TEXT = re.compile(r'^#\| fig-alt: "(.*)"$', re.MULTILINE)
+
+Chart = TypeVar("Chart", bound=Any)
+_drawn: dict[str, pl.DataFrame] = {}  # by the function that drew it
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A cell of a document that draws a chart."""
+
+    label: str
+    alternative_text: str
+    code: str
 
 
 def enable() -> None:
@@ -72,42 +89,82 @@ def written(frame: pl.DataFrame, pattern: str) -> pl.DataFrame:
     )
 
 
+def offers_data(plot: Callable[..., Chart]) -> Callable[..., Chart]:
+    """Lets a page's readers download the frame that a chart function draws, its first argument."""
+
+    @wraps(plot)
+    def plot_and_remember(frame: pl.DataFrame, *arguments: Any, **settings: Any) -> Chart:
+        chart = plot(frame, *arguments, **settings)
+        _drawn[plot.__name__] = frame
+        chart.usermeta = {"plot": plot.__name__}
+        return chart
+
+    return plot_and_remember
+
+
 def _both_forms(spec: dict[str, Any], **_: Any) -> dict[str, str]:
     """A specification as what Jupyter calls a MIME bundle."""
-    described = spec | {"description": alternative_text(_cell())}
+    plot = spec.pop("usermeta", {}).get("plot", "")
+    figure = figure_of(_cell())
+    links = _links(figure, plot) if figure else ""
+    described = spec | {"description": figure.alternative_text if figure else ""}
     return {
-        "text/html": _to_html(described),
+        "text/html": _to_html(described, links),
         "image/svg+xml": vl_convert.vegalite_to_svg(spec),
     }
 
 
-def _to_html(spec: dict[str, Any]) -> str:
+def _to_html(spec: dict[str, Any], links: str) -> str:
     # What ends a script in HTML may not stand in its text.
     text = json.dumps(spec, separators=(",", ":")).replace("</", "<\\/")
     return (
         '<div class="chart"><div></div>'
         f'<script type="application/json">{text}</script>'
         f"<noscript>{html.escape(spec['description'])} (Drawing it takes JavaScript.)</noscript>"
-        "</div>"
+        f"{links}</div>"
     )
 
 
-def alternative_text(code: str, report: Path = paths.REPORT) -> str:
-    """What the figure of a cell shows, by the `fig-alt` that the cell has in a document.
+def _links(figure: Figure, plot: str) -> str:
+    """What leads from a figure to its data, which are written now, and to its code."""
+    folder = REPORT / _DATA
+    folder.mkdir(exist_ok=True)
+    frame = _drawn[plot]
+    frame.write_csv(folder / f"{figure.label}.csv")
+    frame.write_parquet(folder / f"{figure.label}.parquet")
+    data = ", ".join(
+        f'<a href="{_DATA}/{figure.label}.{kind}" download>{name}</a>'
+        for kind, name in (("csv", "CSV"), ("parquet", "parquet"))
+    )
+    return (
+        f'<details class="chart-source"><summary>Code and data of this figure</summary>'
+        f"<p>{len(frame):,} rows as {data}. Drawn by "
+        f'<a href="reference/charts.html#{plot}"><code>{plot}</code></a>:</p>'
+        f"<pre><code>{html.escape(figure.code)}</code></pre></details>"
+    )
+
+
+def figure_of(code: str, report: Path | None = None) -> Figure | None:
+    """The figure that a cell of a document draws; None where no document has such a cell.
 
     Quarto takes a cell's options off before it runs the cell, so they are read where they stand.
     """
-    return _alternative_texts(report).get(_without_options(code), "")
+    return _figures(report or REPORT).get(_without_options(code))
 
 
 @cache
-def _alternative_texts(report: Path) -> dict[str, str]:
-    return {
-        _without_options(cell): text
+def _figures(report: Path) -> dict[str, Figure]:
+    cells = (
+        cell
         for document in sorted(report.glob("*.qmd"))
         for cell in _CELL.findall(document.read_text(encoding="utf-8"))
-        for text in _ALTERNATIVE_TEXT.findall(cell)
-    }
+    )
+    found = (
+        Figure(label, "".join(_ALTERNATIVE_TEXT.findall(cell)), _without_options(cell))
+        for cell in cells
+        for label in _LABEL.findall(cell)
+    )
+    return {figure.code: figure for figure in found}
 
 
 def _without_options(cell: str) -> str:

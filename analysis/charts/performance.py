@@ -3,9 +3,11 @@
 import altair as alt
 import polars as pl
 
+from analysis.charts.page import offers_data
 from analysis.charts.theme import KIND_TITLES, number
 
 
+@offers_data
 def plot_speedup(layers: pl.DataFrame) -> alt.HConcatChart:
     """Speedup by layer, heads and neurons side by side; columns task, kind, layer, speedup."""
     return alt.hconcat(
@@ -24,6 +26,7 @@ def plot_speedup(layers: pl.DataFrame) -> alt.HConcatChart:
     )
 
 
+@offers_data
 def plot_growth(operations: pl.DataFrame) -> alt.HConcatChart:
     """Operations as each size grows, a panel each; columns grows, size, method, operations."""
     return alt.hconcat(

@@ -1,9 +1,12 @@
 """Scores of IG and of AP, and how far they agree."""
 
+from typing import Any
+
 import altair as alt
 import numpy as np
 import polars as pl
 
+from analysis.charts.page import offers_data
 from analysis.charts.theme import (
     BLUE,
     GREY,
@@ -18,85 +21,180 @@ MOST_POINTS = 300
 _SINGULAR = {"heads": "head", "neurons": "neuron"}
 
 
-def plot_metric(metrics: pl.DataFrame, unit: str) -> alt.Chart:
-    """How the metric is distributed over prompts, clean and corrupted; columns run, metric."""
-    return (
-        alt.Chart(metrics)
-        .mark_bar(opacity=0.75)
-        .encode(
-            alt.X("metric:Q", bin=alt.Bin(maxbins=40), title=f"metric ({unit})"),
-            alt.Y("count():Q", title="prompts", stack=None),
-            alt.Color("run:N", title=None),
-        )
-        .properties(width=560, height=150)
+@offers_data
+def plot_metrics(metrics: pl.DataFrame, units: dict[str, str]) -> alt.ConcatChart:
+    """How each task's metric is distributed over prompts, clean and corrupted; columns task, run,
+    metric. `units` has each task's unit.
+    """
+    return alt.concat(
+        *(
+            alt.Chart(metrics.filter(pl.col("task") == task))
+            .mark_bar(opacity=0.75)
+            .encode(
+                alt.X("metric:Q", bin=alt.Bin(maxbins=40), title=f"metric ({unit})"),
+                alt.Y("count():Q", title="prompts", stack=None),
+                alt.Color("run:N", title=None),
+                tooltip=["run:N", alt.Tooltip("count():Q", title="prompts")],
+            )
+            .properties(width=250, height=110, title=task)
+            for task, unit in units.items()
+        ),
+        columns=2,
     )
 
 
-def plot_correlation(scores: pl.DataFrame, title: str) -> Layered:
+@offers_data
+def plot_agreement(scores: pl.DataFrame, titles: dict[str, str]) -> alt.ConcatChart:
+    """IG against AP, a panel a task, heads over neurons; columns task, kind, layer, component, ap,
+    ig, these as shares of the mean total effect. `titles` has each task's title.
+    """
+    return alt.concat(
+        *(
+            _agreement(scores.filter(pl.col("task") == task), title)
+            for task, title in titles.items()
+        ),
+        columns=2,
+    )
+
+
+def _agreement(scores: pl.DataFrame, title: str) -> Layered:
+    neurons, heads = (scores.filter(pl.col("kind") == kind) for kind in ("neurons", "heads"))
+    drawn = pl.concat([keep_extremes(neurons, MOST_POINTS), heads])
+    share = alt.Axis(format="%", tickCount=5)
+    points = (
+        alt.Chart(named(drawn).select("name", "kind", "ap", "ig"))
+        .mark_circle(opacity=0.6, size=26)
+        .encode(
+            alt.X("ap:Q", title="activation patching", axis=share),
+            alt.Y("ig:Q", title="integrated gradients", axis=share),
+            alt.Color("kind:N", title=None, sort=list(KIND_TITLES)),
+            tooltip=_both_scores("%"),
+        )
+    )
+    return alt.layer(_identity(scores), points, width=250, height=170, title=title)
+
+
+def plot_correlation(scores: pl.DataFrame, title: str, linked: bool = False) -> Layered:
     """IG against AP of one kind with the identity line; columns kind, layer, component, ap, ig.
 
     Of more than `MOST_POINTS` components the strongest are drawn, and as many again of the others.
+    Where it is `linked`, a rectangle drawn over points chooses them in the linked heatmaps too.
     """
-    both = scores.select("ap", "ig").to_numpy()
-    low, high = both.min(), both.max()
-    identity = (
-        alt.Chart(pl.DataFrame({"ap": [low, high], "ig": [low, high]}))
-        .mark_line(color=GREY, strokeDash=[4, 4], strokeWidth=1)
-        .encode(alt.X("ap:Q"), alt.Y("ig:Q"))
-    )
+    place = ("layer", "component") if linked else ()
     points = (
-        alt.Chart(named(keep_extremes(scores, MOST_POINTS)).select("name", "ap", "ig"))
-        .mark_circle(color=BLUE, opacity=0.5, size=28)
+        alt.Chart(named(keep_extremes(scores, MOST_POINTS)).select("name", *place, "ap", "ig"))
+        .mark_circle(color=BLUE, size=28)
         .encode(
             alt.X("ap:Q", title="activation patching (metric units)"),
             alt.Y("ig:Q", title="integrated gradients (metric units)"),
-            tooltip=["name:N", number("ap", "AP"), number("ig", "IG")],
+            opacity=_chosen(0.6) if linked else alt.value(0.5),
+            tooltip=_both_scores(),
         )
     )
-    return alt.layer(identity, points, width=250, height=250, title=title)
+    points = points.add_params(_BRUSHES["points"]) if linked else points
+    return alt.layer(_identity(scores), points, width=250, height=250, title=title)
 
 
+@offers_data
 def plot_correlation_comparison(
     scores: pl.DataFrame, labels: dict[str, str] | None = None
 ) -> alt.HConcatChart:
     """`plot_correlation` for heads and neurons side by side; `labels` adds a text to each title."""
+    return _correlations(scores, labels, linked=())
+
+
+def plot_attn(
+    scores: pl.DataFrame, column: str, title: str, largest: float, linked: bool = False
+) -> alt.Chart:
+    """A layer × head heatmap, red below 0 and blue above; columns kind, layer, component, ap, ig.
+
+    `column` is the one that is drawn, `largest` the size at which the colours end. Where it is
+    `linked`, a rectangle drawn over heads chooses them in the linked scatter too.
+    """
+    colours = alt.Scale(scheme="redblue", domain=[-largest, largest], domainMid=0)
+    cells = (
+        alt.Chart(named(scores).select("name", "layer", "component", "ap", "ig"))
+        .mark_rect()
+        .encode(
+            alt.X("component:O", title="head", axis=alt.Axis(labelAngle=0)),
+            alt.Y("layer:O", title="layer", sort="descending"),
+            alt.Color(f"{column}:Q", scale=colours, title="metric units"),
+            opacity=_chosen(1.0) if linked else alt.value(1),
+            tooltip=_both_scores(),
+        )
+        .properties(width=250, height=alt.Step(28), title=title)
+    )
+    return cells.add_params(_BRUSHES[column]) if linked else cells
+
+
+@offers_data
+def plot_attn_comparison(scores: pl.DataFrame) -> alt.HConcatChart:
+    """The heads' IG beside their AP on one scale; columns kind, layer, component, ap, ig."""
+    return _heatmaps(scores, linked=False)
+
+
+@offers_data
+def plot_scores(scores: pl.DataFrame, labels: dict[str, str]) -> alt.VConcatChart:
+    """`plot_correlation_comparison` above `plot_attn_comparison`, the heads' charts linked."""
+    return alt.vconcat(
+        _correlations(scores, labels, linked=("heads",)), _heatmaps(scores, linked=True)
+    )
+
+
+# Heads chosen by a rectangle drawn in the scatter or in a heatmap.
+_BRUSHES = {name: alt.selection_interval(name=name) for name in ("points", "ig", "ap")}
+
+
+def _chosen(opacity: float) -> Any:
+    """`opacity` for what is chosen, or for all where nothing is; the others fade."""
+    points, ig, ap = _BRUSHES.values()
+    return alt.when(points & ig & ap).then(alt.value(opacity)).otherwise(alt.value(0.12))
+
+
+def _correlations(
+    scores: pl.DataFrame, labels: dict[str, str] | None, linked: tuple[str, ...]
+) -> alt.HConcatChart:
     return alt.hconcat(
         *(
             plot_correlation(
                 scores.filter(pl.col("kind") == kind),
                 ", ".join([title, *([labels[kind]] if labels else [])]),
+                kind in linked,
             )
             for kind, title in KIND_TITLES.items()
         )
     )
 
 
-def plot_attn(scores: pl.DataFrame, column: str, title: str, largest: float) -> alt.Chart:
-    """A layer × head heatmap, red below 0 and blue above; columns layer, component, `column`."""
-    colours = alt.Scale(scheme="redblue", domain=[-largest, largest], domainMid=0)
-    return (
-        alt.Chart(named(scores).select("name", "layer", "component", column))
-        .mark_rect()
-        .encode(
-            alt.X("component:O", title="head", axis=alt.Axis(labelAngle=0)),
-            alt.Y("layer:O", title="layer", sort="descending"),
-            alt.Color(f"{column}:Q", scale=colours, title="metric units"),
-            tooltip=["name:N", number(column, title)],
-        )
-        .properties(width=250, height=alt.Step(28), title=title)
-    )
-
-
-def plot_attn_comparison(scores: pl.DataFrame) -> alt.HConcatChart:
-    """The heads' IG beside their AP on one scale; columns kind, layer, component, ap, ig."""
+def _heatmaps(scores: pl.DataFrame, linked: bool) -> alt.HConcatChart:
     heads = scores.filter(pl.col("kind") == "heads")
     largest = float(np.abs(heads.select("ap", "ig").to_numpy()).max())
     titles = {"ig": "integrated gradients", "ap": "activation patching"}
     return alt.hconcat(
-        *(plot_attn(heads, column, title, largest) for column, title in titles.items())
+        *(plot_attn(heads, column, title, largest, linked) for column, title in titles.items())
     )
 
 
+def _identity(scores: pl.DataFrame) -> alt.Chart:
+    """The line on which both methods give the same."""
+    both = scores.select("ap", "ig").to_numpy()
+    ends = [both.min(), both.max()]
+    return (
+        alt.Chart(pl.DataFrame({"ap": ends, "ig": ends}))
+        .mark_line(color=GREY, strokeDash=[4, 4], strokeWidth=1)
+        .encode(alt.X("ap:Q"), alt.Y("ig:Q"))
+    )
+
+
+def _both_scores(format: str = ".3g") -> list[alt.Tooltip]:
+    names = {"ap": "AP", "ig": "IG"}
+    return [
+        alt.Tooltip("name:N", title="component"),
+        *(number(column, title, format) for column, title in names.items()),
+    ]
+
+
+@offers_data
 def plot_bar_chart(estimates: pl.DataFrame, value: str) -> Layered:
     """Bars with intervals by task and kind; columns task, kind, mean, low, high."""
     bars = alt.Chart(estimates).encode(
@@ -112,6 +210,7 @@ def plot_bar_chart(estimates: pl.DataFrame, value: str) -> Layered:
     return alt.layer(values, intervals, width=480, height=alt.Step(20))
 
 
+@offers_data
 def plot_overlap(overlaps: pl.DataFrame) -> alt.HConcatChart:
     """Overlap of the top k by k, with intervals and chance; columns task, kind, k, mean, low, high,
     chance.
@@ -143,6 +242,7 @@ def _overlap(overlaps: pl.DataFrame, title: str) -> Layered:
     )
 
 
+@offers_data
 def plot_distribution(per_prompt: pl.DataFrame) -> alt.HConcatChart:
     """Each prompt's r, a tick each, with the median; columns task, kind, r."""
     return alt.hconcat(

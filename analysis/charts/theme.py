@@ -32,9 +32,9 @@ def theme() -> alt.theme.ThemeConfig:
     return cast(alt.theme.ThemeConfig, config)
 
 
-def number(column: str, title: str) -> alt.Tooltip:
+def number(column: str, title: str, format: str = ".3g") -> alt.Tooltip:
     """A number as the pointer's text shows it."""
-    return alt.Tooltip(f"{column}:Q", title=title, format=".3g")
+    return alt.Tooltip(f"{column}:Q", title=title, format=format)
 
 
 def estimate() -> list[alt.Tooltip]:
