@@ -75,6 +75,14 @@ class AlignedBaselines:
         """One task's metrics."""
         return self.metrics.filter(pl.col("task") == task)
 
+    def shares(self) -> pl.DataFrame:
+        """All tasks' mean scores, noising, as shares of the mean total effect."""
+        totals = {task: self.total(task) for task in self.prompts}
+        total = pl.col("task").replace_strict(totals, return_dtype=pl.Float64)
+        return self.scores.filter(pl.col("direction") == "noising").with_columns(
+            pl.col("ap", "ig") / total
+        )
+
     def scores_of(self, task: str, direction: str = "noising") -> pl.DataFrame:
         """One task's mean scores in one direction."""
         return self.scores.filter(pl.col("task") == task, pl.col("direction") == direction)
@@ -83,9 +91,9 @@ class AlignedBaselines:
         """The correlation of the means of each kind, as a chart's label."""
         return {kind: f"r = {self.estimate(task, kind, direction=direction)}" for kind in KINDS}
 
-    def unit(self, task: str) -> str:
-        """The metric's unit."""
-        return UNITS[TASKS[task].metric]
+    def units(self) -> dict[str, str]:
+        """The unit of each task's metric."""
+        return {task: UNITS[TASKS[task].metric] for task in self.prompts}
 
     def finding(self, task: str) -> str:
         """What was found on a task, in two sentences of Markdown."""
@@ -109,23 +117,22 @@ class AlignedBaselines:
 
     def summary(self) -> str:
         """The page's claim, in a sentence of Markdown."""
-        lowest = {
-            kind: min(
-                (
-                    self.estimate(task, kind, direction=direction)
-                    for task in self.prompts
-                    for direction in DIRECTIONS
-                ),
-                key=lambda estimate: estimate.mean,
-            )
-            for kind in KINDS
-        }
+        lowest = {kind: self.lowest(kind) for kind in KINDS}
         return (
             "Between the same two activations IG and AP give correlated scores on all "
             f"{len(self.prompts)} tasks, in both directions: Pearson's r of the prompt-averaged "
             f"scores is at least {lowest['heads']} for heads and {lowest['neurons']} for neurons "
             "(the lowest value with its interval)."
         )
+
+    def lowest(self, kind: str) -> Estimate:
+        """The lowest correlation of the means on any task, in either direction."""
+        found = (
+            self.estimate(task, kind, direction=direction)
+            for task in self.prompts
+            for direction in DIRECTIONS
+        )
+        return min(found, key=lambda estimate: estimate.mean)
 
     def cells(self) -> Iterator[tuple[str, str, str]]:
         """Every task, direction and kind, in the order of the tables."""

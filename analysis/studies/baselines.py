@@ -46,10 +46,10 @@ class Baselines:
         """What alignment makes, in Markdown: the lowest r of any task, with it and without."""
         return " ".join(
             f"For {kind}, r of the prompt-averaged scores is at least "
-            f"{self._lowest(kind, 'source')} with the source as both baselines, "
-            f"{self._lowest(kind, 'mean')} with the mean as both and {self._lowest(kind, 'zero')} "
+            f"{self.lowest(kind, 'source')} with the source as both baselines, "
+            f"{self.lowest(kind, 'mean')} with the mean as both and {self.lowest(kind, 'zero')} "
             "with zero as both; of IG from zero, which libraries default to, and AP from the "
-            f"source it is as low as {self._lowest(kind, 'zero', 'source')}."
+            f"source it is as low as {self.lowest(kind, 'zero', 'source')}."
             for kind in KINDS
         )
 
@@ -67,7 +67,8 @@ class Baselines:
             ]
         )
 
-    def _lowest(self, kind: str, ig: str, ap: str | None = None) -> Estimate:
+    def lowest(self, kind: str, ig: str, ap: str | None = None) -> Estimate:
+        """The lowest r of any task between IG and AP from these baselines; AP's is IG's if None."""
         return min(
             (self.estimate(task, kind, ig, ap or ig) for task in self.prompts),
             key=lambda estimate: estimate.mean,

@@ -65,12 +65,29 @@ class Consequences:
 
     def idle(self) -> str:
         """Whether the components that only one method names are idle, in Markdown."""
-        ablated = self.sets.filter(pl.col("treatment") == ABLATED)
-        medians = {name: _median(ablated, name) for name in ("shared", "matched")}
         return (
-            " ".join(_against_matched(ablated, method) for method in ("IG", "AP"))
-            + f" The components that both name move it by {medians['shared']:.0%}, matched ones by "
-            f"{medians['matched']:.1%} (medians)."
+            " ".join(self._against_matched(method) for method in ("IG", "AP"))
+            + f" The components that both name move it by {self.median('shared'):.0%}, matched "
+            f"ones by {self.median('matched'):.1%} (medians)."
+        )
+
+    def median(self, *names: str) -> float:
+        """The median change of the metric when such sets are ablated, over all cases."""
+        ablated = self._ablated(*names)["mean"].to_numpy()
+        return float(np.median(ablated))
+
+    def _ablated(self, *names: str) -> pl.DataFrame:
+        return self.sets.filter(pl.col("treatment") == ABLATED, pl.col("set").is_in(names))
+
+    def _against_matched(self, method: str) -> str:
+        """How one method's own components fare against components that move as much."""
+        difference = self._ablated(f"{method} only - matched")
+        more = difference.filter(pl.col("low") > 0).height
+        less = difference.filter(pl.col("high") < 0).height
+        return (
+            f"In {difference.height} cases {method} names components of its own: ablated together "
+            f"they move the metric by {self.median(f'{method} only'):.1%} of the total effect "
+            f"(median), more than matched components in {more} cases and less in {less}."
         )
 
     def together(self) -> str:
@@ -162,22 +179,6 @@ def named_sets(
 def _middle() -> pl.Expr:
     """The middle size of each row's kind."""
     return pl.col("kind").replace_strict({kind: sizes[1] for kind, sizes in SIZES.items()})
-
-
-def _against_matched(ablated: pl.DataFrame, method: str) -> str:
-    """How one method's own components fare against components that move as much."""
-    difference = ablated.filter(pl.col("set") == f"{method} only - matched")
-    more = difference.filter(pl.col("low") > 0).height
-    less = difference.filter(pl.col("high") < 0).height
-    return (
-        f"In {difference.height} cases {method} names components of its own: ablated together "
-        f"they move the metric by {_median(ablated, f'{method} only'):.1%} of the total effect "
-        f"(median), more than matched components in {more} cases and less in {less}."
-    )
-
-
-def _median(rows: pl.DataFrame, name: str) -> float:
-    return float(np.median(rows.filter(pl.col("set") == name)["mean"].to_numpy()))
 
 
 def _sets(ranking: Ranking, seed: int) -> pl.DataFrame:

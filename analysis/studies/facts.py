@@ -35,6 +35,10 @@ class Facts:
     table: pl.DataFrame
     parts: pl.DataFrame
 
+    def most_different(self) -> dict[str, float]:
+        """The layer, and its parts, in which IG and AP differ most."""
+        return self.parts.sort("IG - AP", descending=True).row(0, named=True)
+
 
 def facts(model: TransformerBridge) -> Facts:
     """Measures each fact on a few IOI prompts; on heads where every neuron would take long."""
