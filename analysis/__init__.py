@@ -4,7 +4,7 @@ from analysis.attribution import Scores, activation_patching, integrated_gradien
 from analysis.models import load_model
 from analysis.tasks import PromptPairs, load_task
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 __all__ = [
     "PromptPairs",
