@@ -37,7 +37,7 @@ def test_the_citation_is_of_the_packages_version():
 def test_the_build_reads_the_packages_version():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["dynamic"] == ["version"]
-    assert project["tool"]["hatch"]["version"]["path"] == "analysis/__init__.py"
+    assert project["tool"]["hatch"]["version"]["path"] == "analysis/version.py"
     assert edition().license == project["project"]["license"]
 
 
