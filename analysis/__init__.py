@@ -3,8 +3,7 @@
 from analysis.attribution import Scores, activation_patching, integrated_gradients
 from analysis.models import load_model
 from analysis.tasks import PromptPairs, load_task
-
-__version__ = "0.1.0"
+from analysis.version import __version__ as __version__
 
 __all__ = [
     "PromptPairs",

@@ -1,6 +1,7 @@
-"""The command line: `python -m analysis run`, `bench`, `train` and `preview`."""
+"""The command line: `analysis`, or `python -m analysis`. Scores of one's own are for Python."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,12 @@ import typer
 from analysis import paths
 
 app = typer.Typer(
-    help="When do integrated gradients and activation patching agree?",
+    help="When do integrated gradients and activation patching agree? Compute the report's "
+    "studies, make its pages, and measure and train what it uses.",
+    epilog="To score components on prompts of your own, call the library from Python: "
+    "README.md shows how.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -23,18 +28,32 @@ def main() -> None:
         raise SystemExit(f"analysis: {error}") from None
 
 
+def _need(met: bool, sentence: str) -> None:
+    if not met:
+        raise ValueError(sentence)
+
+
 @app.command()
 def run(
-    model: Annotated[str, typer.Option(help="testbed, gpt2-small, a hub id or a directory.")] = "",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="testbed, gpt2-small, a hub id or a directory; if unset, the one named in "
+            "ANALYSIS_MODEL, else testbed."
+        ),
+    ] = "",
     n: Annotated[
-        int | None, typer.Option(help="Prompts a task; the study's own number if unset.")
+        int | None, typer.Option(help="Prompts a task; if unset, as many as the report shows.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Which prompts are drawn.")] = 0,
     picture: Annotated[
         Path | None, typer.Option(help="Where to draw the README's picture, an .svg file.")
     ] = None,
 ) -> None:
-    """Compute the studies that the report shows, with progress, and keep the results."""
+    """Compute every study that the report shows, and keep the results for its pages.
+
+    What was computed before is not computed again.
+    """
     from analysis import charts
     from analysis.studies import model_of_record
     from analysis.studies.aligned_baselines import PROMPTS, aligned_baselines
@@ -64,10 +83,22 @@ def bench(
         Path | None, typer.Option(help="Where to write every measurement, a .json file.")
     ] = None,
     mediation: Annotated[
-        bool, typer.Option("--mediation", help="Neuron to neuron on one prompt instead.")
+        bool,
+        typer.Option(
+            "--mediation",
+            help="Instead, time what every neuron changes in every later one, on one prompt.",
+        ),
     ] = False,
 ) -> None:
-    """Time the engine beside a hook loop and Captum, on GPT-2 small's shape and the testbed."""
+    """Time both methods beside a hook loop and Captum, in about five minutes.
+
+    On a network of GPT-2 small's shape and on the testbed. Needs Captum.
+    """
+    _need(
+        find_spec("captum") is not None,
+        "bench times Captum too, which is not installed: in a clone of the project, "
+        "pip install '.[dev]'.",
+    )
     from analysis.bench.measure import bench as measure
     from analysis.bench.mediation import bench_mediation
     from analysis.bench.results import Bench, MediationBench
@@ -81,10 +112,18 @@ def bench(
 
 @app.command()
 def train(
-    name: Annotated[str, typer.Argument(help="The model's directory below data/models.")],
+    name: Annotated[str, typer.Argument(help="The model's folder in data/models.")],
     seed: Annotated[int, typer.Option(help="Decides the weights and the order of the texts.")],
 ) -> None:
-    """Train a testbed model on generated text; an interrupted run goes on where it was."""
+    """Train a testbed model on generated text, in a clone of the project.
+
+    An interrupted run goes on where it was.
+    """
+    _need(
+        paths.IN_CLONE,
+        "train writes to data/models of a clone of the project: get one with git clone, and run "
+        "make test there once.",
+    )
     from analysis.training.card import write_card
     from analysis.training.train import train as train_model
 
@@ -97,7 +136,7 @@ def train(
 def bundle(
     script: Annotated[Path, typer.Argument(help="Where the script goes, a .js file.")],
 ) -> None:
-    """Write the script that draws the pages' charts, so that they need no other host."""
+    """Write the script that draws the pages' charts; Quarto's render does so by itself."""
     from analysis.charts import write_script
 
     write_script(script)
@@ -108,7 +147,12 @@ def preview(
     source: Annotated[Path, typer.Argument(help="The folder of documents.")] = Path("report"),
     site: Annotated[Path, typer.Argument(help="Where the pages go.")] = Path("_site"),
 ) -> None:
-    """Execute every document into plain pages, where Quarto is not installed."""
+    """Make plain pages of the report where Quarto is not installed, in a clone of the project."""
+    _need(
+        source.is_dir(),
+        f"there is no folder {str(source)!r} here: run preview in a clone of the project, or name "
+        "the folder of documents.",
+    )
     from analysis.preview import render
 
     render(source, site)

@@ -7,11 +7,12 @@ import platformdirs
 
 _PACKAGE = Path(__file__).parent
 _CLONE = _PACKAGE.parent
-_IN_CLONE = (_CLONE / "pyproject.toml").is_file() and (_CLONE / "data").is_dir()
+IN_CLONE = (_CLONE / "pyproject.toml").is_file() and (_CLONE / "data").is_dir()
 
-DATA = (_CLONE if _IN_CLONE else _PACKAGE) / "data"
+DATA = (_CLONE if IN_CLONE else _PACKAGE) / "data"
 TASKS = DATA / "tasks"
 MODELS = DATA / "models"
 BENCHMARKS = DATA / "benchmarks"
-_KEPT = DATA / "results" if _IN_CLONE else Path(platformdirs.user_cache_dir("analysis"))
+CITATION = (_CLONE if IN_CLONE else DATA) / "CITATION.cff"
+_KEPT = DATA / "results" if IN_CLONE else Path(platformdirs.user_cache_dir("analysis"))
 RESULTS = Path(os.environ.get("ANALYSIS_RESULTS", _KEPT))

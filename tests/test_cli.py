@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from analysis import cli, load_model, paths
@@ -15,11 +16,41 @@ ROOT = Path(__file__).parents[1]
 runner = CliRunner()
 
 
+COMMANDS = [command.callback.__name__ for command in cli.app.registered_commands]
+
+
 def test_help_names_the_commands():
     result = runner.invoke(cli.app, ["--help"])
     assert result.exit_code == 0
-    for command in ("run", "bench", "train", "bundle", "preview"):
+    assert set(COMMANDS) >= {"run", "bench", "train", "bundle", "preview"}
+    for command in COMMANDS:
         assert command in result.output
+    assert "README.md" in result.output and "completion" not in result.output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_commands_help_explains_each_argument(command):
+    result = runner.invoke(cli.app, [command, "--help"])
+    assert result.exit_code == 0
+    options = typer.main.get_command(cli.app).commands[command].params
+    assert options and all(getattr(option, "help", "") for option in options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what_is_missing"),
+    [
+        (["preview"], "no folder 'report' here.*clone"),
+        (["train", "small", "--seed", "3"], "a clone of the project"),
+        (["bench"], "pip install"),
+    ],
+)
+def test_elsewhere_a_command_says_what_it_needs(tmp_path, monkeypatch, arguments, what_is_missing):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(paths, "IN_CLONE", False)
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    result = runner.invoke(cli.app, arguments)
+    assert isinstance(result.exception, ValueError)
+    assert re.search(what_is_missing, str(result.exception))
 
 
 def test_train_saves_a_checkpoint_with_its_card(tmp_path, monkeypatch):

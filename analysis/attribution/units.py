@@ -7,12 +7,12 @@ from typing import Any
 from tqdm import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
-import analysis
 from analysis.attribution.checkpoints import Checkpoints, Unit
 from analysis.attribution.parts import groups_for
 from analysis.forward import Forward
 from analysis.models import fingerprint
 from analysis.tasks import PromptPairs
+from analysis.version import __version__
 
 # Units differ in cost, so the bar counts work and shows a share of it.
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
@@ -41,7 +41,7 @@ def progress_bar(name: str, total: int, progress: bool | None) -> tqdm:
 def identify(model: TransformerBridge, pairs: PromptPairs, *choices: Any) -> str:
     """What a unit depends on: the model, the prompts, and what the caller chose."""
     facts = [fingerprint(model), pairs.fingerprint(), *choices]
-    return json.dumps([*facts, str(model.cfg.device), analysis.__version__])
+    return json.dumps([*facts, str(model.cfg.device), __version__])
 
 
 def keep(

@@ -1,22 +1,30 @@
 """The behaviours to explain: four circuit tasks, and any CSV file of prompt pairs."""
 
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from random import Random
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from analysis.tasks.capital_country import CAPITAL_COUNTRY
 from analysis.tasks.csv_import import read_csv
 from analysis.tasks.example import Example, Task
-from analysis.tasks.gender_bias import GENDER_BIAS
-from analysis.tasks.greater_than import GREATER_THAN
-from analysis.tasks.ioi import IOI
 from analysis.tasks.pairs import PromptPairs, build_pairs
 from analysis.tasks.split import SPLITS
 
-TASKS = {task.name: task for task in (IOI, GREATER_THAN, GENDER_BIAS, CAPITAL_COUNTRY)}
+__all__ = ["TASKS", "Example", "PromptPairs", "Task", "available_tasks", "load_task"]
 
-__all__ = ["TASKS", "Example", "PromptPairs", "Task", "load_task"]
+
+def available_tasks() -> dict[str, Task]:
+    """Every task by its name: what a file of this folder calls `TASK`."""
+    modules = [import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)]
+    tasks = [module.TASK for module in modules if hasattr(module, "TASK")]
+    return {task.name: task for task in tasks}
+
+
+# Those that the studies are about, in the report's order.
+_STUDIED = ("ioi", "greater-than", "gender-bias", "capital-country")
+TASKS = {name: available_tasks()[name] for name in _STUDIED}
 
 
 def load_task(
@@ -33,9 +41,9 @@ def load_task(
     not a single label token or not of equal length under this tokenizer is left out and counted.
 
     Args:
-        name_or_path: `ioi`, `greater-than`, `gender-bias`, `capital-country`, or a path to a CSV
-            file (`analysis.tasks.csv_import` names its columns; seed, split and corruption play
-            no part there).
+        name_or_path: `ioi`, `greater-than`, `gender-bias`, `capital-country`, another of
+            `available_tasks()`, or a path to a CSV file (`analysis.tasks.csv_import` names its
+            columns; seed, split and corruption play no part there).
         n: how many pairs; None for all.
         split: `held-out`, the prompts that the testbed was not trained on, or `train`.
         corruption: `hard`, or for ioi also `abc` (the second subject becomes a third name).
@@ -45,7 +53,7 @@ def load_task(
     """
     if Path(name_or_path).suffix == ".csv":
         return read_csv(Path(name_or_path), model, n)
-    task = _choose("task", str(name_or_path), TASKS, hint=" or the path of a .csv file")
+    task = _choose("task", str(name_or_path), available_tasks(), hint=" or the path of a .csv file")
     _choose("split", split, dict.fromkeys(SPLITS))
     _choose(f"corruption for {task.name}", corruption, dict.fromkeys(task.corruptions))
     candidates = task.examples(Random(f"{task.name}/{seed}"), split, corruption)

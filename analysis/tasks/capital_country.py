@@ -31,4 +31,4 @@ def examples(random: Random, split: str, corruption: str) -> Iterator[list[Examp
             ]
 
 
-CAPITAL_COUNTRY = Task(NAME, logit_diff, examples, first_token=True)
+TASK = Task(NAME, logit_diff, examples, first_token=True)

@@ -46,4 +46,4 @@ def examples(random: Random, split: str, corruption: str) -> Iterator[list[Examp
             ]
 
 
-GENDER_BIAS = Task(NAME, logit_diff, examples)
+TASK = Task(NAME, logit_diff, examples)

@@ -57,4 +57,4 @@ def examples(random: Random, split: str, corruption: str) -> Iterator[list[Examp
         ]
 
 
-GREATER_THAN = Task(NAME, prob_diff, examples)
+TASK = Task(NAME, prob_diff, examples)

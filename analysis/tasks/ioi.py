@@ -62,4 +62,4 @@ def examples(random: Random, split: str, corruption: str) -> Iterator[list[Examp
         ]
 
 
-IOI = Task(NAME, logit_diff, examples, corruptions=("hard", "abc"))
+TASK = Task(NAME, logit_diff, examples, corruptions=("hard", "abc"))
