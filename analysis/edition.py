@@ -19,6 +19,13 @@ class Edition:
     released: date
     license: str
 
+    def byline(self) -> str:
+        """Who, when and which, for the head of a page."""
+        authors = ", ".join(
+            " ".join(reversed(author.strip("{}").split(", "))) for author in self.authors
+        )
+        return f"{authors} · {self.released:%-d %B %Y} · version {self.version}"
+
     def bibtex(self) -> str:
         """An entry for a bibliography; the double braces keep its capitals."""
         fields = {

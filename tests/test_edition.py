@@ -6,6 +6,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+import yaml
 
 import analysis
 from analysis import paths
@@ -74,3 +75,11 @@ def test_people_and_groups_are_authors(cited):
     )
     assert found.released == date(2020, 2, 3)
     assert dict(FIELD.findall(found.bibtex()))["author"] == "Curie, Marie and {A Group}"
+    assert found.byline() == "Marie Curie, A Group · 3 February 2020 · version 2.0.0"
+
+
+def test_the_papers_title_block_is_of_this_edition():
+    header = (ROOT / "report" / "paper.qmd").read_text().split("---")[1]
+    facts = yaml.safe_load(header)
+    assert facts["date"] == edition().released
+    assert facts["author"] in edition().byline()
