@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import comb
+from typing import Any
 
 import polars as pl
 import torch
@@ -35,7 +36,7 @@ class Facts:
     table: pl.DataFrame
     parts: pl.DataFrame
 
-    def most_different(self) -> dict[str, float]:
+    def most_different(self) -> dict[str, Any]:
         """The layer, and its parts, in which IG and AP differ most."""
         return self.parts.sort("IG - AP", descending=True).row(0, named=True)
 
