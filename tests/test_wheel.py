@@ -1,0 +1,70 @@
+"""What `pip install .` installs: all that the package reads, and it works from another folder."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+
+import analysis
+from analysis.edition import edition
+
+ROOT = Path(__file__).parents[1]
+ELSEWHERE = """
+from pathlib import Path
+
+import analysis
+from analysis import edition, paths
+from analysis.bench.results import Bench, MediationBench
+from analysis.charts import write_script
+from analysis.models import available_testbeds
+from analysis.tasks.words import read_words
+
+assert not paths.IN_CLONE and Path(analysis.__file__).is_relative_to({installed!r})
+print(edition.edition().bibtex())
+assert available_testbeds() == {testbeds!r}
+assert len(analysis.load_task("ioi", analysis.load_model("testbed"), n=2)) == 2
+assert Bench.read().measured and MediationBench.read().measured and read_words("corpus")
+assert write_script(Path("charts.js"))
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """The wheel's contents, unpacked as pip does."""
+    folder = tmp_path_factory.mktemp("installed")
+    (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path_factory.mktemp("wheel")))
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def test_the_wheel_holds_what_the_package_holds(installed):
+    """Every tracked file of the package, scripts and styles too, and the data that it reads."""
+    command = ["git", "ls-files", "analysis", "data", "CITATION.cff"]
+    tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in tracked.split():
+        data = Path("data", *Path(name).parts[name.startswith("data/") :])
+        place = Path(name) if name.startswith("analysis/") else "analysis" / data
+        assert (installed / place).is_file(), f"{name} is not in the wheel"
+
+
+def test_it_is_of_this_version(installed):
+    assert (installed / f"analysis-{analysis.__version__}.dist-info").is_dir()
+
+
+def test_it_works_from_another_folder(installed, tmp_path):
+    testbeds = sorted(path.parent.name for path in (ROOT / "data/models").glob("*/config.json"))
+    code = ELSEWHERE.format(installed=str(installed), testbeds=testbeds)
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip() == edition().bibtex()
