@@ -1,7 +1,7 @@
-"""A plain preview of the report where Quarto is missing, by Jupyter's tools and Quarto's own engine.
+"""A plain preview of the report where Quarto is missing, by Jupyter's tools and Quarto's engine.
 
 jupytext reads the documents, nbclient executes them, pandoc writes pages. `page.lua` does what
-Quarto's filters would do with captions, cross-references and callouts; the PDF is not in the preview.
+Quarto's own filters do with captions, cross-references and callouts; there is no PDF.
 """
 
 import asyncio
@@ -24,7 +24,9 @@ def render(source: Path, site: Path) -> None:
     """
     source = source.resolve()
     documents = [
-        path for path in sorted(source.rglob("*.qmd")) if "{{< include" not in path.read_text("utf-8")
+        path
+        for path in sorted(source.rglob("*.qmd"))
+        if "{{< include" not in path.read_text("utf-8")
     ]
     notebooks = [read(document) for document in documents]
     asyncio.run(execute(notebooks, source.parent))
