@@ -1,0 +1,230 @@
+-- What Quarto's own filters do with a document, as far as the report needs it: parts for one
+-- format only, callouts, the title, numbered sections, figures, tables and equations, and the
+-- cross-references to them. Citations are left to pandoc's citeproc, which runs after this.
+
+local NAMES = { fig = "Figure", tbl = "Table", eq = "Equation" }
+local counts = {}
+local names = {} -- by identifier, what a cross-reference shows
+
+local function element(tag, attributes, blocks)
+  local made = pandoc.Blocks { pandoc.RawBlock("html", "<" .. tag .. attributes .. ">") }
+  made:extend(blocks)
+  made:insert(pandoc.RawBlock("html", "</" .. tag .. ">"))
+  return made
+end
+
+-- The keyboard reaches what has this, so that it can scroll there.
+local function scrolling(classes, name, identifier)
+  local attributes = { tabindex = "0", role = "group", ["aria-label"] = name }
+  return pandoc.Attr(identifier or "", classes, attributes)
+end
+
+-- Parts for one format only
+
+local function for_pages(part)
+  local attributes = part.attributes
+  local when, unless = attributes["when-format"], attributes["unless-format"]
+  return (when == nil or when == "html") and unless ~= "html"
+end
+
+local function visible(part)
+  if part.classes:includes("content-visible") then
+    return for_pages(part) and part.content or {}
+  elseif part.classes:includes("content-hidden") then
+    return for_pages(part) and {} or part.content
+  end
+end
+
+-- Callouts
+
+local function take_title(callout, kind)
+  local first = callout.content[1]
+  if callout.attributes.title then
+    return pandoc.read(callout.attributes.title).blocks[1].content
+  elseif first and first.t == "Header" then
+    return callout.content:remove(1).content
+  end
+  return pandoc.Inlines(kind:gsub("^%l", string.upper))
+end
+
+local function callout(div)
+  local class = div.classes:find_if(function(name) return name:match("^callout%-") end)
+  if class == nil then return end
+  local title = pandoc.Plain(take_title(div, class:match("^callout%-(.*)")))
+  local attributes = ' class="callout ' .. class .. '"'
+  if div.attributes.collapse == nil then
+    local heading = pandoc.Div({ pandoc.Para(title.content) }, { class = "callout-title" })
+    return element("div", attributes, { heading, table.unpack(div.content) })
+  end
+  local open = div.attributes.collapse == "false" and " open" or ""
+  local parts = element("summary", "", { title })
+  parts:extend(div.content)
+  return element("details", attributes .. open, parts)
+end
+
+-- The title and the sections
+
+local function take_page_title(document)
+  local first = document.blocks[1]
+  if document.meta.title == nil and first and first.t == "Header" and first.level == 1 then
+    document.meta.title = pandoc.MetaInlines(first.content)
+    document.meta["title-identifier"] = first.identifier
+    document.blocks:remove(1)
+  end
+end
+
+-- The highest sections come right below the title, whatever their level was.
+local function shift_sections(document)
+  local top = 6
+  document.blocks:walk { Header = function(header) top = math.min(top, header.level) end }
+  document.blocks = document.blocks:walk {
+    Header = function(header)
+      header.level = math.min(header.level - top + 2, 6)
+      return header
+    end,
+  }
+end
+
+local function number_sections(document)
+  local numbered = document.meta["number-sections"] ~= false
+  local numbers = {}
+  document.blocks = document.blocks:walk {
+    Header = function(header)
+      names[header.identifier] = pandoc.utils.stringify(header.content)
+      if not numbered or header.classes:includes("unnumbered") then return end
+      local depth = header.level - 1
+      for level = 1, depth do numbers[level] = numbers[level] or 0 end
+      numbers[depth] = numbers[depth] + 1
+      local number = table.concat(numbers, ".", 1, depth)
+      for level = depth + 1, #numbers do numbers[level] = nil end
+      names[header.identifier] = "Section\u{a0}" .. number
+      header.content:insert(1, pandoc.Span(number, { class = "number" }))
+      header.content:insert(2, pandoc.Space())
+      return header
+    end,
+  }
+end
+
+local function sections(document)
+  take_page_title(document)
+  shift_sections(document)
+  number_sections(document)
+  return document
+end
+
+-- Figures, tables and equations
+
+local function take_number(identifier)
+  local kind = identifier:match("^(%l+)%-")
+  if NAMES[kind] == nil then return end
+  counts[kind] = (counts[kind] or 0) + 1
+  names[identifier] = NAMES[kind] .. "\u{a0}" .. counts[kind]
+  return names[identifier], counts[kind]
+end
+
+local function figure(identifier, content, caption)
+  local name = take_number(identifier)
+  local text = pandoc.Inlines { pandoc.Strong(name .. ":"), pandoc.Space() }
+  text:extend(caption)
+  local parts = element("figcaption", "", { pandoc.Plain(text) })
+  parts:extend(content)
+  return element("figure", ' id="' .. identifier .. '"', parts)
+end
+
+local function is_float(identifier) return identifier:match("^fig%-") or identifier:match("^tbl%-") end
+
+-- A cross-reference div: its last paragraph is its caption.
+local function float_of_div(div)
+  if not is_float(div.identifier) then return end
+  local caption = div.content:remove()
+  return figure(div.identifier, div.content, caption.content)
+end
+
+local function float_of_image(image)
+  if not is_float(image.identifier) then return end
+  return figure(image.identifier, image.content, pandoc.utils.blocks_to_inlines(image.caption.long))
+end
+
+local function scroll_table(table)
+  -- A browser shares the width out better than dashes do.
+  table.colspecs = table.colspecs:map(function(column) return { column[1], nil } end)
+  return pandoc.Div({ table }, scrolling({ "scroll" }, "Table"))
+end
+
+local function scroll_code(code) return pandoc.Div({ code }, scrolling({ "scroll" }, "Code")) end
+
+local function scroll_chart(raw)
+  if raw.text:find('class="chart"', 1, true) then
+    return pandoc.Div({ raw }, scrolling({ "scroll" }, "Chart"))
+  end
+end
+
+-- Takes the label off that stands behind an equation.
+local function take_label(inlines, place)
+  local label = inlines[place + 2]
+  local identifier = label and label.t == "Str" and label.text:match("^{#(eq%-[%w_-]+)}$")
+  if identifier then
+    inlines:remove(place + 2)
+    inlines:remove(place + 1)
+  end
+  return identifier
+end
+
+local function equations(inlines)
+  for place, inline in ipairs(inlines) do
+    if inline.t == "Math" and inline.mathtype == "DisplayMath" then
+      local identifier = take_label(inlines, place)
+      local content = pandoc.Inlines { inline }
+      local name, number = "Equation", nil
+      if identifier then
+        name, number = take_number(identifier)
+        content:insert(pandoc.Span("(" .. number .. ")", { class = "number" }))
+      end
+      inlines[place] = pandoc.Span(content, scrolling({ "scroll", "equation" }, name, identifier))
+    end
+  end
+  return inlines
+end
+
+-- Links
+
+local function cross_reference(cite)
+  local links = pandoc.Inlines {}
+  for _, citation in ipairs(cite.citations) do
+    local name = names[citation.id]
+    if name == nil then return end
+    if #links > 0 then links:extend { pandoc.Str(","), pandoc.Space() } end
+    links:insert(pandoc.Link(name, "#" .. citation.id))
+  end
+  return links
+end
+
+local function to_page(link)
+  if not link.target:match("^%a+:") then
+    link.target = link.target:gsub("%.qmd$", ".html"):gsub("%.qmd#", ".html#")
+    return link
+  end
+end
+
+-- Citations
+
+local function add_references(document)
+  local cited = false
+  document.blocks:walk { Cite = function() cited = true end }
+  if cited and document.meta.bibliography then
+    document.blocks:insert(pandoc.Header(2, "References", { id = "references", class = "unnumbered" }))
+    document.blocks:insert(pandoc.Div({}, { id = "refs" }))
+    return document
+  end
+end
+
+return {
+  { Div = visible, Span = visible },
+  { Div = callout },
+  { Pandoc = sections },
+  { Inlines = equations },
+  { Table = scroll_table, CodeBlock = scroll_code, RawBlock = scroll_chart },
+  { Div = float_of_div, Figure = float_of_image },
+  { Cite = cross_reference, Link = to_page },
+  { Pandoc = add_references },
+}
