@@ -101,6 +101,15 @@ def test_equations_are_mathml_and_those_with_a_label_numbered(page):
     assert made.count('class="scroll equation"') == made.count('tabindex="0"') == 2
 
 
+def test_long_formulas_and_tables_scroll_and_short_cells_do_not_break(page):
+    long = "m(a) - " * 6 + "m(b)"
+    made = page(f"# Page\n\n${long}$\n\n| a |\n|---|\n| 0.9 [0.8, 1.0] |\n| {'long ' * 9}|\n")
+    assert made.count('tabindex="0"') == 2
+    assert 'class="scroll formula"' in made and 'class="scroll"' in made
+    assert '<td><span class="together">0.9 [0.8, 1.0]</span></td>' in made
+    assert "<td>long long" in made and "<col" not in made
+
+
 def test_cells_with_captions_become_figures_and_tables_to_link_to():
     chart = '<div class="chart"><script type="application/json">{"a":"```"}</script></div>'
     code = "#| label: {0}-x\n#| {0}-cap: 'See `x`: @tbl-x'\nshow()"

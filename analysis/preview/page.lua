@@ -145,9 +145,19 @@ local function float_of_image(image)
   return figure(image.identifier, image.content, pandoc.utils.blocks_to_inlines(image.caption.long))
 end
 
+-- A number with its interval reads as one, on one line.
+local SHORT = 20
+
+local function keep_together(cell)
+  if utf8.len(pandoc.utils.stringify(cell)) <= SHORT then
+    return pandoc.Plain { pandoc.Span(cell.content, { class = "together" }) }
+  end
+end
+
 local function scroll_table(table)
   -- A browser shares the width out better than dashes do.
   table.colspecs = table.colspecs:map(function(column) return { column[1], nil } end)
+  table = table:walk { Plain = keep_together }
   return pandoc.Div({ table }, scrolling({ "scroll" }, "Table"))
 end
 
@@ -170,17 +180,25 @@ local function take_label(inlines, place)
   return identifier
 end
 
-local function equations(inlines)
+local function equation(math, identifier)
+  local content = pandoc.Inlines { math }
+  local name, number = "Equation", nil
+  if identifier then
+    name, number = take_number(identifier)
+    content:insert(pandoc.Span("(" .. number .. ")", { class = "number" }))
+  end
+  return pandoc.Span(content, scrolling({ "scroll", "equation" }, name, identifier))
+end
+
+-- A formula within a line never breaks, so a long one is wider than a telephone's screen.
+local LONG = 40
+
+local function formulas(inlines)
   for place, inline in ipairs(inlines) do
     if inline.t == "Math" and inline.mathtype == "DisplayMath" then
-      local identifier = take_label(inlines, place)
-      local content = pandoc.Inlines { inline }
-      local name, number = "Equation", nil
-      if identifier then
-        name, number = take_number(identifier)
-        content:insert(pandoc.Span("(" .. number .. ")", { class = "number" }))
-      end
-      inlines[place] = pandoc.Span(content, scrolling({ "scroll", "equation" }, name, identifier))
+      inlines[place] = equation(inline, take_label(inlines, place))
+    elseif inline.t == "Math" and #inline.text > LONG then
+      inlines[place] = pandoc.Span({ inline }, scrolling({ "scroll", "formula" }, "Formula"))
     end
   end
   return inlines
@@ -222,7 +240,7 @@ return {
   { Div = visible, Span = visible },
   { Div = callout },
   { Pandoc = sections },
-  { Inlines = equations },
+  { Inlines = formulas },
   { Table = scroll_table, CodeBlock = scroll_code, RawBlock = scroll_chart },
   { Div = float_of_div, Figure = float_of_image },
   { Cite = cross_reference, Link = to_page },
