@@ -14,5 +14,6 @@ TASKS = DATA / "tasks"
 MODELS = DATA / "models"
 BENCHMARKS = DATA / "benchmarks"
 REPORT = _CLONE / "report"
+CONSTRAINTS = _CLONE / "constraints.txt"
 _KEPT = DATA / "results" if _IN_CLONE else Path(platformdirs.user_cache_dir("analysis"))
 RESULTS = Path(os.environ.get("ANALYSIS_RESULTS", _KEPT))
