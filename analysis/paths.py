@@ -15,4 +15,5 @@ MODELS = DATA / "models"
 BENCHMARKS = DATA / "benchmarks"
 CITATION = (_CLONE if IN_CLONE else DATA) / "CITATION.cff"
 _KEPT = DATA / "results" if IN_CLONE else Path(platformdirs.user_cache_dir("analysis"))
+CONSTRAINTS = _CLONE / "constraints.txt"
 RESULTS = Path(os.environ.get("ANALYSIS_RESULTS", _KEPT))

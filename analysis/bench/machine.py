@@ -16,12 +16,18 @@ Result = TypeVar("Result")
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def describe() -> dict[str, str | int]:
-    """Processor, threads, memory and the versions that a measurement depends on."""
+def hardware() -> dict[str, str | int]:
+    """Processor, the threads that torch uses of it, and memory."""
     return {
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "memory GiB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+    }
+
+
+def describe() -> dict[str, str | int]:
+    """The hardware and the versions that a measurement depends on."""
+    return hardware() | {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformer_lens": version("transformer_lens"),

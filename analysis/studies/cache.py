@@ -9,7 +9,8 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -45,13 +46,13 @@ def cached_scores(
         "prompts": pairs.fingerprint(),
         "method": method.__name__,
         "settings": {name: value for name, value in settings.items() if name != "progress"},
-        "library": [analysis.__version__, _code(_SCORING)],
+        "library": _library(_SCORING),
     }
     path = _path(f"{method.__name__}-{Path(pairs.task).stem}", key)
     checkpoints = path.with_suffix(".partial")
     scores = _kept(
         path,
-        lambda: _from_frame(pl.read_parquet(path), pl.read_parquet_metadata(path)),
+        lambda: _read_scores(path),
         lambda: method(model, pairs, checkpoints=checkpoints, **settings),
         lambda scores, file: _to_frame(scores).write_parquet(
             file, metadata=_facts(scores) | {"key": json.dumps(key)}
@@ -68,8 +69,7 @@ def cached_frame(
 
     The key holds `depends`, scores by their numbers, and the library's version and code.
     """
-    facts = [_digest(fact) if isinstance(fact, Scores) else fact for fact in depends]
-    key = {"depends": facts, "library": [analysis.__version__, _code(_STUDYING)]}
+    key = _frame_key(depends)
     path = _path(name, key)
     return _kept(
         path,
@@ -77,6 +77,37 @@ def cached_frame(
         compute,
         lambda frame, file: frame.write_parquet(file, metadata={"key": json.dumps(key)}),
     )
+
+
+def kept_frame(name: str, *depends: Scores | str | int | float) -> pl.DataFrame | None:
+    """What `cached_frame` has kept under this name for `depends`; None where there is nothing."""
+    path = _path(name, _frame_key(depends))
+    return pl.read_parquet(path) if path.exists() else None
+
+
+def kept_of(weights: Collection[str]) -> list[Path]:
+    """What the present code has kept of models with these fingerprints, scores and frames."""
+    keys = dict(_keys())
+    scores = [path for path, key in keys.items() if key.get("weights") in weights]
+    origins = {*weights, *(_digest(_read_scores(path)) for path in scores)}
+    return sorted(
+        path for path, key in keys.items() if path in scores or origins & {*key.get("depends", ())}
+    )
+
+
+def _keys() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Every result kept by the present code, with its key."""
+    present = _library(_SCORING), _library(_STUDYING)
+    for path in sorted(paths.RESULTS.glob("*.parquet")):
+        with suppress(pl.exceptions.PolarsError, OSError):  # what cannot be read is no result
+            key = json.loads(pl.read_parquet_metadata(path).get("key", "{}"))
+            if key.get("library") in present:
+                yield path, key
+
+
+def _frame_key(depends: tuple[Scores | str | int | float, ...]) -> dict[str, Any]:
+    facts = [_digest(fact) if isinstance(fact, Scores) else fact for fact in depends]
+    return {"depends": facts, "library": _library(_STUDYING)}
 
 
 def _kept(
@@ -135,8 +166,9 @@ def _to_frame(scores: Scores) -> pl.DataFrame:
     )
 
 
-def _from_frame(frame: pl.DataFrame, metadata: dict[str, str]) -> Scores:
-    facts = json.loads(metadata["scores"])
+def _read_scores(path: Path) -> Scores:
+    frame = pl.read_parquet(path)
+    facts = json.loads(pl.read_parquet_metadata(path)["scores"])
     shapes = facts.pop("shape")
     tensors: dict[str, Any] = {
         name: torch.from_numpy(frame[name].to_numpy().copy()).reshape(len(frame), *shapes[name])
@@ -148,6 +180,10 @@ def _from_frame(frame: pl.DataFrame, metadata: dict[str, str]) -> Scores:
 def _digest(scores: Scores) -> str:
     arrays = b"".join(getattr(scores, name).numpy().tobytes() for name in _PER_PROMPT)
     return sha256(arrays + json.dumps(_facts(scores)).encode()).hexdigest()[:16]
+
+
+def _library(parts: tuple[str, ...]) -> list[str]:
+    return [analysis.__version__, _code(parts)]
 
 
 @cache

@@ -18,20 +18,25 @@ from tqdm import tqdm
 from analysis.models import fingerprint
 from analysis.studies import UNTRAINED, model_name, model_of_record
 from analysis.studies.across_models import across_models, models_compared
-from analysis.studies.aligned_baselines import aligned_baselines
+from analysis.studies.aligned_baselines import PROMPTS, aligned_baselines
 from analysis.studies.baselines import baselines
-from analysis.studies.cache import cached_frame
+from analysis.studies.cache import cached_frame, kept_frame
 from analysis.studies.circuits import circuits
 from analysis.studies.consequences import consequences
 from analysis.studies.head_to_head import head_to_head
 from analysis.studies.latent_question import latent_question
 from analysis.studies.name_readers import TASK, name_readers
 from analysis.studies.original import original
+from analysis.studies.reproduction import reproduction
 from analysis.studies.steps import steps
 from analysis.tasks import TASKS, load_task
 
 Record = dict[str, str | float]
 Job = Callable[[bool], list[Record]]  # told whether to show its own progress
+# The last row: all studies, about how many processes.
+TOTAL = "everything"
+_NAME = "studies"
+_COLUMNS = {"study": pl.String, "about": pl.String, "seconds": pl.Float64}
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
 
 
@@ -44,7 +49,8 @@ def everything(n: int, seed: int = 0, processes: int | None = None) -> pl.DataFr
             cores by itself, on a larger model.
 
     Returns:
-        Columns study, about (its task and model), seconds: what each part took in its process.
+        Columns study, about (its task and model), seconds: what each part took in its process, and
+        in the last row what all of them took by the clock.
 
     Raises:
         ValueError: as `load_model` and `load_task` do.
@@ -53,12 +59,29 @@ def everything(n: int, seed: int = 0, processes: int | None = None) -> pl.DataFr
         load_task(task, model_of_record(), n=n, seed=seed)  # bad input ends here, before any work
     processes = _as_many_as_cores() if processes is None else processes
     run = _in_turn if processes == 1 else partial(_side_by_side, processes)
-    repair = partial(original, model_of_record(), n=n, seed=seed)  # from the scores of all tasks
 
     def compute() -> pl.DataFrame:
-        return pl.DataFrame([*run(dict(_jobs(n, seed))), _timed(original, "all tasks", repair)])
+        start = time.perf_counter()
+        records = run(dict(_jobs(n, seed)))
+        for study in (original, reproduction):  # from the scores of all tasks
+            on_all = partial(study, model_of_record(), n=n, seed=seed)
+            records.append(_timed(study, "all tasks", on_all))
+        seconds = time.perf_counter() - start
+        return pl.DataFrame(
+            [*records, {"study": TOTAL, "about": f"{processes}", "seconds": seconds}]
+        )
 
-    return cached_frame("studies", compute, fingerprint(model_of_record()), n, seed)
+    return cached_frame(_NAME, compute, *_key(n, seed))
+
+
+def seconds_taken(n: int = PROMPTS, seed: int = 0) -> pl.DataFrame:
+    """The frame that `everything` kept; without rows where it has not run."""
+    kept = kept_frame(_NAME, *_key(n, seed))
+    return pl.DataFrame(schema=_COLUMNS) if kept is None else kept
+
+
+def _key(n: int, seed: int) -> tuple[str, int, int]:
+    return fingerprint(model_of_record()), n, seed
 
 
 def _in_turn(jobs: dict[Job, int]) -> list[Record]:
