@@ -4,6 +4,7 @@ A file is written whole or not at all; one that cannot be read is computed again
 cannot be written costs a warning, never the result.
 """
 
+import ast
 import json
 import os
 import shutil
@@ -188,10 +189,23 @@ def _library(parts: tuple[str, ...]) -> list[str]:
 
 @cache
 def _code(parts: tuple[str, ...]) -> str:
-    """A hash of the code that computes a result: a change of it makes old results stale."""
+    """A hash of the code that computes a result: a change of it makes old results stale.
+
+    Comments, docstrings and layout play no part.
+    """
     package = Path(analysis.__file__).parent
     files = [file for part in parts for file in _python_files(package / part)]
-    return _hash("".join(file.read_text(encoding="utf-8") for file in sorted(files)))
+    return _hash("".join(_statements(file.read_text(encoding="utf-8")) for file in sorted(files)))
+
+
+def _statements(source: str) -> str:
+    """What the source does, without what it says of it."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        if documented and ast.get_docstring(node) is not None:
+            del node.body[0]
+    return ast.dump(tree)
 
 
 def _python_files(path: Path) -> list[Path]:

@@ -64,6 +64,47 @@ def test_everything_that_scores_depend_on_is_in_the_key(
     assert method.calls == 6, "progress changes nothing"
 
 
+SOURCE = '''"""A module."""
+
+STEPS = 24
+
+
+class Path:
+    """A path."""
+
+    def length(self, points: "point") -> int:
+        """Its length."""
+        return len(points)  # counted
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kept"),
+    [
+        ("A module.", "Another module.", True),
+        ("A path.", "A way.", True),
+        ("Its length.", "How long it is.", True),
+        ('        """Its length."""\n', "", True),
+        ("# counted", "# in points", True),
+        ("STEPS = 24", "STEPS  =  24\n", True),
+        ("24", "25", False),
+        ('"point"', '"point point"', False),
+        ("len(points)", "len(points) - 1", False),
+    ],
+)
+def test_the_key_is_kept_by_other_words_and_changed_by_other_code(
+    tmp_path, monkeypatch, old, new, kept
+):
+    monkeypatch.setattr(cache.analysis, "__file__", str(tmp_path / "__init__.py"))
+    keys = []
+    for source in (SOURCE, SOURCE.replace(old, new)):
+        (tmp_path / "path.py").write_text(source)
+        cache._code.cache_clear()
+        keys.append(cache._code(("path.py",)))
+    cache._code.cache_clear()
+    assert (keys[0] == keys[1]) == kept
+
+
 def test_a_truncated_file_is_computed_again_with_a_warning(results, tiny, pairs):
     first = cached_scores(activation_patching, tiny, pairs)
     (path,) = results.iterdir()
