@@ -2,13 +2,15 @@
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
+# Another model than the testbed has a site of its own.
+SITE := _site$(addprefix -,$(notdir $(ANALYSIS_MODEL)))
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: paper test lint clean
 
 paper: $(VENV)/installed
 	$(PYTHON) -m analysis run
-	if command -v quarto >/dev/null; then quarto render; else $(PYTHON) -m analysis preview; fi
+	if command -v quarto >/dev/null; then quarto render --output-dir $(SITE); else $(PYTHON) -m analysis preview report $(SITE); fi
 
 test: $(VENV)/installed
 	$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadgroup
@@ -27,4 +29,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf _site .quarto data/results
+	rm -rf _site _site-* .quarto data/results

@@ -57,17 +57,17 @@ HEADS: dict[tuple[str, str], tuple[tuple[int, int], ...]] = {
 _REPRODUCED = (
     (
         "The four tasks' prompts",
-        "generated anew after the papers, in the model's own vocabulary; no data file is copied",
+        "generated anew after the papers; no data file is copied",
         "[Methods](methods.qmd)",
     ),
     (
         "The original's faults",
-        "each made again on the page's model, beside the right number",
+        "each made again on the page's model",
         "[The original](original.qmd)",
     ),
     (
         "The original's correlations on GPT-2 small",
-        "not run again; those of heads recomputed from its published scores",
+        "not run again; heads' recomputed from its published scores",
         "[The original](original.qmd)",
     ),
     (
@@ -82,12 +82,12 @@ _REPRODUCED = (
     ),
     (
         "MIB's CPR and CMD",
-        "the measures, over heads and neurons; not its benchmark, its models or its edges",
+        "the measures, over heads and neurons; not its benchmark",
         "[Consequences](consequences.qmd)",
     ),
     (
         "Latent components and mediators",
-        "the question, by prompt-averaged scores; not the original's latent circuits",
+        "the question, by averaged scores; not its latent circuits",
         "[Mediators](mediators.qmd)",
     ),
     (
@@ -97,12 +97,12 @@ _REPRODUCED = (
     ),
     (
         "AtP*, RelP, ACDC, edge attribution",
-        "not done: none of these methods is implemented here",
+        "not done: none of them is implemented here",
         "–",
     ),
     (
         "Speed at GPT-2 small's shape",
-        "measured with random weights, on two threads; on a GPU nothing was measured",
+        "measured with random weights; nothing on a GPU",
         "[Performance](performance.qmd)",
     ),
 )
