@@ -1,4 +1,4 @@
-"""The command line: `python -m analysis run`, `bench`, `train` and `preview`."""
+"""The command line: `python -m analysis run`, `bench`, `train`, `reference` and `preview`."""
 
 import os
 from pathlib import Path
@@ -104,6 +104,16 @@ def bundle(
 
 
 @app.command()
+def reference(
+    folder: Annotated[Path, typer.Argument(help="Where the pages go.")] = Path("report/reference"),
+) -> None:
+    """Write the reference's pages, from the library's docstrings."""
+    from analysis.reference import write_reference
+
+    write_reference(folder, app)
+
+
+@app.command()
 def preview(
     source: Annotated[Path, typer.Argument(help="The folder of documents.")] = Path("report"),
     site: Annotated[Path, typer.Argument(help="Where the pages go.")] = Path("_site"),
@@ -111,6 +121,7 @@ def preview(
     """Execute every document into plain pages, where Quarto is not installed."""
     from analysis.preview import render
 
+    reference(source / "reference")
     render(source, site)
     typer.echo(
         f"This is a plain preview of the paper, in {site / 'index.html'}; for the paper itself "

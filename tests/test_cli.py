@@ -18,7 +18,7 @@ runner = CliRunner()
 def test_help_names_the_commands():
     result = runner.invoke(cli.app, ["--help"])
     assert result.exit_code == 0
-    for command in ("run", "bench", "train", "bundle", "preview"):
+    for command in ("run", "bench", "train", "bundle", "reference", "preview"):
         assert command in result.output
 
 

@@ -19,7 +19,19 @@ _SINGULAR = {"heads": "head", "neurons": "neuron"}
 
 
 def plot_metric(metrics: pl.DataFrame, unit: str) -> alt.Chart:
-    """How the metric is distributed over prompts, clean and corrupted; columns run, metric."""
+    """How the metric is distributed over prompts, clean and corrupted; columns run, metric.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_metric
+        >>> metrics = pl.DataFrame(
+        ...     {
+        ...         "run": ["clean", "clean", "corrupted", "corrupted"],
+        ...         "metric": [3.1, 2.4, -2.0, -2.9],
+        ...     }
+        ... )
+        >>> plot_metric(metrics, "logits").save("metric.html")
+    """
     return (
         alt.Chart(metrics)
         .mark_bar(opacity=0.75)
@@ -36,6 +48,20 @@ def plot_correlation(scores: pl.DataFrame, title: str) -> Layered:
     """IG against AP of one kind with the identity line; columns kind, layer, component, ap, ig.
 
     Of more than `MOST_POINTS` components the strongest are drawn, and as many again of the others.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_correlation
+        >>> scores = pl.DataFrame(
+        ...     {
+        ...         "kind": "heads",
+        ...         "layer": [0, 0],
+        ...         "component": [0, 1],
+        ...         "ap": [-2.0, 0.1],
+        ...         "ig": [-1.8, 0.2],
+        ...     }
+        ... )
+        >>> plot_correlation(scores, "attention heads").save("correlation.html")
     """
     both = scores.select("ap", "ig").to_numpy()
     low, high = both.min(), both.max()
@@ -59,7 +85,23 @@ def plot_correlation(scores: pl.DataFrame, title: str) -> Layered:
 def plot_correlation_comparison(
     scores: pl.DataFrame, labels: dict[str, str] | None = None
 ) -> alt.HConcatChart:
-    """`plot_correlation` for heads and neurons side by side; `labels` adds a text to each title."""
+    """`plot_correlation` for heads and neurons side by side; `labels` adds a text to each title.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_correlation_comparison
+        >>> scores = pl.DataFrame(
+        ...     {
+        ...         "kind": ["heads", "heads", "neurons", "neurons"],
+        ...         "layer": [0, 1, 0, 1],
+        ...         "component": [0, 0, 0, 0],
+        ...         "ap": [-2.0, 0.1, 0.5, -0.3],
+        ...         "ig": [-1.8, 0.2, 0.4, -0.3],
+        ...     }
+        ... )
+        >>> labels = {"heads": "r = 0.98", "neurons": "r = 0.99"}
+        >>> plot_correlation_comparison(scores, labels).save("correlations.html")
+    """
     return alt.hconcat(
         *(
             plot_correlation(
@@ -72,7 +114,16 @@ def plot_correlation_comparison(
 
 
 def plot_attn(scores: pl.DataFrame, column: str, title: str, largest: float) -> alt.Chart:
-    """A layer × head heatmap, red below 0 and blue above; columns layer, component, `column`."""
+    """A layer × head heatmap, red below 0 and blue above; columns layer, component, `column`.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_attn
+        >>> scores = pl.DataFrame(
+        ...     {"kind": "heads", "layer": [0, 0], "component": [0, 1], "ap": [-2.0, 0.1]}
+        ... )
+        >>> plot_attn(scores, "ap", "activation patching", largest=2.0).save("heads.html")
+    """
     colours = alt.Scale(scheme="redblue", domain=[-largest, largest], domainMid=0)
     return (
         alt.Chart(named(scores).select("name", "layer", "component", column))
@@ -88,7 +139,26 @@ def plot_attn(scores: pl.DataFrame, column: str, title: str, largest: float) -> 
 
 
 def plot_attn_comparison(scores: pl.DataFrame) -> alt.HConcatChart:
-    """The heads' IG beside their AP on one scale; columns kind, layer, component, ap, ig."""
+    """The heads' IG beside their AP on one scale; columns kind, layer, component, ap, ig.
+
+    Examples:
+        >>> from analysis import (
+        ...     activation_patching,
+        ...     integrated_gradients,
+        ...     load_model,
+        ...     load_task,
+        ... )
+        >>> from analysis.charts import plot_attn_comparison
+        >>> from analysis.studies.comparison import mean_scores
+        >>> model = load_model("testbed")
+        >>> pairs = load_task("ioi", model, n=2)
+        >>> ap = activation_patching(model, pairs, kinds=("heads",))
+        >>> ig = integrated_gradients(model, pairs, kinds=("heads",))
+        >>> scores = mean_scores(ap, ig)
+        >>> scores.columns
+        ['task', 'direction', 'kind', 'layer', 'component', 'ap', 'ig']
+        >>> plot_attn_comparison(scores).save("heads.html")
+    """
     heads = scores.filter(pl.col("kind") == "heads")
     largest = float(np.abs(heads.select("ap", "ig").to_numpy()).max())
     titles = {"ig": "integrated gradients", "ap": "activation patching"}
@@ -98,7 +168,22 @@ def plot_attn_comparison(scores: pl.DataFrame) -> alt.HConcatChart:
 
 
 def plot_bar_chart(estimates: pl.DataFrame, value: str) -> Layered:
-    """Bars with intervals by task and kind; columns task, kind, mean, low, high."""
+    """Bars with intervals by task and kind; columns task, kind, mean, low, high.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_bar_chart
+        >>> estimates = pl.DataFrame(
+        ...     {
+        ...         "task": "ioi",
+        ...         "kind": ["heads", "neurons"],
+        ...         "mean": [0.98, 0.91],
+        ...         "low": 0.9,
+        ...         "high": 1.0,
+        ...     }
+        ... )
+        >>> plot_bar_chart(estimates, "Pearson's r").save("agreement.html")
+    """
     bars = alt.Chart(estimates).encode(
         alt.Y("task:N", title=None, sort=None),
         alt.YOffset("kind:N", sort=list(KIND_TITLES)),
@@ -115,6 +200,22 @@ def plot_bar_chart(estimates: pl.DataFrame, value: str) -> Layered:
 def plot_overlap(overlaps: pl.DataFrame) -> alt.HConcatChart:
     """Overlap of the top k by k, with intervals and chance; columns task, kind, k, mean, low, high,
     chance.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_overlap
+        >>> overlaps = pl.DataFrame(
+        ...     {
+        ...         "task": "ioi",
+        ...         "kind": ["heads", "heads", "neurons", "neurons"],
+        ...         "k": [1, 10, 1, 10],
+        ...         "mean": [1.0, 0.9, 1.0, 0.8],
+        ...         "low": [1.0, 0.8, 0.0, 0.6],
+        ...         "high": [1.0, 1.0, 1.0, 0.9],
+        ...         "chance": [0.03, 0.31, 0.0, 0.0],
+        ...     }
+        ... )
+        >>> plot_overlap(overlaps).save("overlap.html")
     """
     return alt.hconcat(
         *(
@@ -144,7 +245,21 @@ def _overlap(overlaps: pl.DataFrame, title: str) -> Layered:
 
 
 def plot_distribution(per_prompt: pl.DataFrame) -> alt.HConcatChart:
-    """Each prompt's r, a tick each, with the median; columns task, kind, r."""
+    """Each prompt's r, a tick each, with the median; columns task, kind, r.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_distribution
+        >>> per_prompt = pl.DataFrame(
+        ...     {
+        ...         "task": "ioi",
+        ...         "kind": ["heads", "neurons"] * 2,
+        ...         "prompt": [0, 0, 1, 1],
+        ...         "r": [0.9, 0.8] * 2,
+        ...     }
+        ... )
+        >>> plot_distribution(per_prompt).save("prompts.html")
+    """
     return alt.hconcat(
         *(
             _ticks(per_prompt.filter(pl.col("kind") == kind), title)

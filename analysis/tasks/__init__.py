@@ -15,6 +15,7 @@ from analysis.tasks.pairs import PromptPairs, build_pairs
 from analysis.tasks.split import SPLITS
 
 TASKS = {task.name: task for task in (IOI, GREATER_THAN, GENDER_BIAS, CAPITAL_COUNTRY)}
+"""The tasks that the studies are about, by name."""
 
 __all__ = ["TASKS", "Example", "PromptPairs", "Task", "load_task"]
 
@@ -42,6 +43,17 @@ def load_task(
 
     Raises:
         ValueError: for an unknown task, split or corruption, and where there are too few prompts.
+
+    Examples:
+        >>> from analysis import load_model, load_task
+        >>> model = load_model("testbed")
+        >>> pairs = load_task("capital-country", model, n=2)
+        >>> pairs.clean
+        ['Riyadh, the capital of', 'Monrovia, the capital of']
+        >>> pairs.corrupted
+        ['Bujumbura, the capital of', 'Bishkek, the capital of']
+        >>> load_task("greater-than", model, n=1).clean
+        ['The mission lasted from the year 1506 to the year 15']
     """
     if Path(name_or_path).suffix == ".csv":
         return read_csv(Path(name_or_path), model, n)
