@@ -120,7 +120,7 @@ def test_an_entry_has_signature_prose_arguments_errors_example_and_source(pages)
         "**Arguments**\n\n`sets`\n:   masks of components",
         "those of\n[`activation_patching`](attribution.qmd#activation_patching)",
         "**Raises**\n\n`ValueError`\n:   for an unknown direction",
-        "**Example**\n\n```python\nfrom analysis import activation_patching, load_model, load_task\n",
+        "**Example**\n\n```python\nfrom analysis import activation_patching",
         "```text\ntorch.Size([1, 4])\n```",
         'title="Source: analysis/ablation.py"',
         "    check_choices(direction, baseline, (kind,))\n",
