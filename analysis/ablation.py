@@ -37,7 +37,9 @@ def multi_ablated_performance(
     keep: bool = False,
     memory: int = MEMORY,
 ) -> Float[Tensor, "set prompt"]:
-    """The metric with all components of each set at the baseline together.
+    """The metric with all components of each set at the baseline together, in its own units.
+
+    Compare it with `Scores.base`, the metric of the run as it is.
 
     Args:
         sets: masks of components of one kind, any number of them.
@@ -49,6 +51,19 @@ def multi_ablated_performance(
 
     Raises:
         ValueError: for an unknown direction, baseline or kind.
+
+    Examples:
+        >>> from analysis import activation_patching, load_model, load_task
+        >>> from analysis.ablation import largest, multi_ablated_performance
+        >>> model = load_model("testbed")
+        >>> pairs = load_task("ioi", model, n=4)
+        >>> ap = activation_patching(model, pairs, kinds=("heads",))
+        >>> strongest = largest(ap.heads.mean(dim=0), k=3)
+        >>> ablated = multi_ablated_performance(model, pairs, strongest[None], "heads")
+        >>> ablated.shape
+        torch.Size([1, 4])
+        >>> print(f"{ap.base.mean():.1f} with all heads, {ablated.mean():.1f} without three")
+        4.3 with all heads, -5.0 without three
     """
     check_choices(direction, baseline, (kind,))
     forward = forward_of(model)
@@ -66,27 +81,49 @@ def multi_ablated_performance(
 
 
 def largest(scores: ArrayLike, k: int) -> Bool[np.ndarray, "layer component"]:
-    """The k components largest by |score|."""
+    """A mask of the k components largest by |score|; the first of equal ones is taken.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.ablation import largest
+        >>> largest(np.array([[0.1, -2.0], [1.0, 0.3]]), k=2)
+        array([[False,  True],
+               [ True, False]])
+    """
     values = np.asarray(scores)
     return top(values.reshape(1, -1), k).reshape(values.shape)
 
 
 class Exclusive(NamedTuple):
-    """Two methods' top components, of equal size, and how they divide."""
+    """Two methods' top components, of equal size, and how they divide.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.ablation import Exclusive, largest
+        >>> ig, ap = np.array([[3.0, 2.0, 0.1]]), np.array([[3.0, 0.1, -2.0]])
+        >>> divided = Exclusive(largest(ig, 2), largest(ap, 2))
+        >>> divided.shared
+        array([[ True, False, False]])
+        >>> divided.first_only
+        array([[False,  True, False]])
+    """
 
     first: Bool[np.ndarray, "layer component"]
     second: Bool[np.ndarray, "layer component"]
 
     @property
     def shared(self) -> Bool[np.ndarray, "layer component"]:
+        """What both methods name."""
         return self.first & self.second
 
     @property
     def first_only(self) -> Bool[np.ndarray, "layer component"]:
+        """What the first method names alone."""
         return self.first & ~self.second
 
     @property
     def second_only(self) -> Bool[np.ndarray, "layer component"]:
+        """What the second method names alone."""
         return self.second & ~self.first
 
 
@@ -97,6 +134,14 @@ def random_sets(
 
     Raises:
         ValueError: where fewer than `size` components are left.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.ablation import random_sets
+        >>> excluded = np.array([[True, True, False, False], [False, False, False, False]])
+        >>> sets = random_sets(excluded, size=3, draws=100)
+        >>> sets.shape, int(sets.sum(axis=(1, 2)).max()), bool((sets & excluded).any())
+        ((100, 2, 4), 3, False)
     """
     allowed = np.flatnonzero(~excluded)
     if size > len(allowed):
@@ -121,6 +166,20 @@ def matched_sets(
 
     Raises:
         ValueError: where fewer components are left than the target has.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.ablation import matched_sets
+        >>> target = np.array([[True, False, False, False]])
+        >>> differences = np.array([[2.0, 2.1, 0.1, 1.9]])
+
+        How often each component stands in for the first one:
+
+        >>> sets = matched_sets(
+        ...     target, np.zeros_like(target), differences, draws=100, nearest=2
+        ... )
+        >>> sets.mean(axis=0).round(1)
+        array([[0. , 0.4, 0. , 0.6]])
     """
     random = np.random.default_rng(seed)
     amounts = np.asarray(size_of, dtype=np.float64)
@@ -150,21 +209,56 @@ def faithfulness(
     empty: Float[np.ndarray, "*#batch"],
     full: Float[np.ndarray, "*#batch"],
 ) -> Float[np.ndarray, "..."]:
-    """f = (m(C) - m(∅)) / (m(full) - m(∅)) of MIB; the arguments are means over prompts."""
+    """MIB's faithfulness of a circuit C: f = (m(C) - m(∅)) / (m(full) - m(∅)).
+
+    1 is as good as the whole model, 0 no better than nothing; it may be above 1. From Mueller et
+    al. (2025).
+
+    Args:
+        kept: m(C), the mean metric over prompts with all but the circuit ablated.
+        empty: m(∅), the same with every component ablated.
+        full: m(full), the same of the model as it is.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.ablation import faithfulness
+        >>> faithfulness(
+        ...     kept=np.array([0.5, 2.0, 3.5]), empty=np.array(-1.0), full=np.array(3.0)
+        ... )
+        array([0.375, 0.75 , 1.125])
+    """
     return (kept - empty) / (full - empty)
 
 
 def area_under(
     faithful: Float[np.ndarray, "share *batch"], shares: Sequence[float] = MIB_SHARES
 ) -> Float[np.ndarray, "*batch"] | float:
-    """MIB's CPR: the area under faithfulness over the shares that are kept; larger is better."""
+    """MIB's CPR: the area under faithfulness over the shares that are kept; larger is better.
+
+    By the trapezoid rule; an array without further axes gives one number.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.ablation import area_under
+        >>> float(area_under(np.array([0.0, 0.8, 1.0]), shares=[0.0, 0.5, 1.0]))
+        0.65
+    """
     return np.trapezoid(faithful, shares, axis=0)
 
 
 def area_to_one(
     faithful: Float[np.ndarray, "share *batch"], shares: Sequence[float] = MIB_SHARES
 ) -> Float[np.ndarray, "*batch"] | float:
-    """MIB's CMD: the area between faithfulness and 1; smaller is better, 0 is the whole model."""
+    """MIB's CMD: the area between faithfulness and 1; smaller is better, 0 is the whole model.
+
+    By the trapezoid rule; an array without further axes gives one number.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.ablation import area_to_one
+        >>> round(float(area_to_one(np.array([0.0, 0.8, 1.0]), shares=[0.0, 0.5, 1.0])), 3)
+        0.35
+    """
     return np.trapezoid(np.abs(1 - faithful), shares, axis=0)
 
 
@@ -182,6 +276,14 @@ def activation_differences(
     """How much each component's activation differs between the runs: ‖Δa‖, the mean over prompts.
 
     The norm is over positions and dimensions, of a head in the residual stream's dimensions.
+
+    Examples:
+        >>> from analysis import load_model, load_task
+        >>> from analysis.ablation import activation_differences
+        >>> model = load_model("testbed")
+        >>> differences = activation_differences(model, load_task("ioi", model, n=4), "heads")
+        >>> differences.shape, bool((differences > 0).all())
+        ((4, 8), True)
     """
     forward = forward_of(model)
     total = torch.zeros(forward.layers, forward.components(kind), dtype=torch.float64)

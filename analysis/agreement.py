@@ -24,7 +24,13 @@ Statistic = Callable[[Rows, Rows], Float[np.ndarray, " row"]]
 
 
 class Estimate(NamedTuple):
-    """A statistic over prompts: its value, the standard deviation over prompts, an interval."""
+    """A statistic over prompts: its value, the standard deviation over prompts, an interval.
+
+    Examples:
+        >>> from analysis.agreement import Estimate
+        >>> print(Estimate(mean=0.914, sd=0.1, low=0.87, high=0.953))
+        0.91 [0.87, 0.95]
+    """
 
     mean: float
     sd: float
@@ -37,7 +43,16 @@ class Estimate(NamedTuple):
 
 
 def pearson(a: Rows, b: Rows) -> Float[np.ndarray, " row"]:
-    """Pearson's r; NaN where either side is constant."""
+    """Pearson's r; NaN where either side is constant.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.agreement import pearson
+        >>> a = np.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [1.0, 1.0, 1.0]])
+        >>> b = np.array([[2.0, 4.0, 6.0], [3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
+        >>> pearson(a, b)
+        array([ 1., -1., nan])
+    """
     constant = (np.ptp(a, axis=1) == 0) | (np.ptp(b, axis=1) == 0)
     a, b = (side - side.mean(axis=1, keepdims=True) for side in (a, b))
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
@@ -46,22 +61,57 @@ def pearson(a: Rows, b: Rows) -> Float[np.ndarray, " row"]:
 
 
 def spearman(a: Rows, b: Rows) -> Float[np.ndarray, " row"]:
-    """Spearman's ρ, Pearson's r of the ranks; ties share their mean rank."""
+    """Spearman's ρ, Pearson's r of the ranks; ties share their mean rank.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.agreement import pearson, spearman
+        >>> a, b = np.array([[1.0, 2.0, 3.0, 4.0]]), np.array([[1.0, 8.0, 27.0, 640.0]])
+        >>> spearman(a, b).round(2), pearson(a, b).round(2)
+        (array([1.]), array([0.8]))
+    """
     return pearson(rankdata(a, axis=1), rankdata(b, axis=1))
 
 
 def kendall(a: Rows, b: Rows) -> Float[np.ndarray, " row"]:
-    """Kendall's τ-b."""
+    """Kendall's τ-b, by how many pairs of components are in the same order; NaN for a constant.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.agreement import kendall
+
+        One of the three pairs of components is in another order:
+
+        >>> kendall(np.array([[1.0, 2.0, 3.0]]), np.array([[1.0, 3.0, 2.0]])).round(3)
+        array([0.333])
+    """
     return np.array([kendalltau(*row)[0] for row in zip(a, b, strict=True)], dtype=float)
 
 
 def sign_agreement(a: Rows, b: Rows) -> Float[np.ndarray, " row"]:
-    """The share of components with scores of the same sign; 0 agrees with 0 alone."""
+    """The share of components with scores of the same sign; 0 agrees with 0 alone.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.agreement import sign_agreement
+        >>> sign_agreement(
+        ...     np.array([[1.0, -2.0, 0.0, 4.0]]), np.array([[3.0, -1.0, 0.5, -4.0]])
+        ... )
+        array([0.5])
+    """
     return (np.sign(a) == np.sign(b)).mean(axis=1)
 
 
 def slope(a: Rows, b: Rows) -> Float[np.ndarray, " row"]:
-    """The slope of b on a by least squares: 1 where b has a's scale; NaN where a is constant."""
+    """The slope of b on a by least squares: 1 where b has a's scale; NaN where a is constant.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.agreement import slope
+        >>> a = np.array([[1.0, 2.0, 4.0]])
+        >>> slope(a, 1.1 * a + 5).round(2)
+        array([1.1])
+    """
     a, b = (side - side.mean(axis=1, keepdims=True) for side in (a, b))
     return _ratio((a * b).sum(axis=1), (a * a).sum(axis=1))
 
@@ -70,6 +120,16 @@ def concordance(a: Rows, b: Rows) -> Float[np.ndarray, " row"]:
     """Lin's concordance 2 cov / (var a + var b + (mean a - mean b)²): 1 on the identity line only.
 
     NaN where both sides are constant and the same.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.agreement import concordance, pearson
+        >>> a = np.array([[-1.0, 0.0, 1.0]])
+
+        Twice as large correlates perfectly, but is not the same:
+
+        >>> pearson(a, 2 * a).round(2), concordance(a, 2 * a).round(2)
+        (array([1.]), array([0.8]))
     """
     means = a.mean(axis=1) - b.mean(axis=1)
     covariance = ((a - a.mean(axis=1, keepdims=True)) * (b - b.mean(axis=1, keepdims=True))).mean(1)
@@ -80,6 +140,13 @@ def overlap_at(k: int) -> Statistic:
     """The share of the k components largest by |score| that both sides have: overlap@k.
 
     By chance it is k over the number of components; the first of equal ones is taken.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.agreement import overlap_at
+        >>> a, b = np.array([[5.0, -4.0, 1.0, 0.0]]), np.array([[6.0, 0.5, 3.0, 0.0]])
+        >>> overlap_at(2)(a, b)
+        array([0.5])
     """
 
     def overlap(a: Rows, b: Rows) -> Float[np.ndarray, " row"]:
@@ -90,7 +157,15 @@ def overlap_at(k: int) -> Statistic:
 
 
 def jaccard_at(k: int) -> Statistic:
-    """Jaccard's index of the k largest by |score|: overlap@k in another unit."""
+    """Jaccard's index of the k largest by |score|: overlap@k in another unit.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.agreement import jaccard_at
+        >>> a, b = np.array([[5.0, -4.0, 1.0, 0.0]]), np.array([[6.0, 0.5, 3.0, 0.0]])
+        >>> jaccard_at(2)(a, b).round(2)
+        array([0.33])
+    """
 
     def jaccard(a: Rows, b: Rows) -> Float[np.ndarray, " row"]:
         first, second = top(a, k), top(b, k)
@@ -100,7 +175,14 @@ def jaccard_at(k: int) -> Statistic:
 
 
 def top(values: Rows, k: int) -> np.ndarray:
-    """A mask of each row's k components largest by |score|; the first of equal ones is taken."""
+    """A mask of each row's k components largest by |score|; the first of equal ones is taken.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.agreement import top
+        >>> top(np.array([[1.0, -5.0, 2.0, 0.0]]), k=2)
+        array([[False,  True,  True, False]])
+    """
     sizes = np.abs(values)
     if k >= sizes.shape[1]:
         return np.ones(sizes.shape, dtype=bool)
@@ -117,12 +199,35 @@ def correlations(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, " prompt"]:
 
     Raises:
         ValueError: where the shapes differ or there is no prompt.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.agreement import correlations
+
+        Two prompts, two layers of two heads:
+
+        >>> ap = np.array([[[1.0, 0.0], [2.0, -1.0]], [[0.0, 3.0], [1.0, 1.0]]])
+        >>> ig = np.array([[[1.0, 0.0], [2.0, 1.0]], [[0.0, 6.0], [2.0, 2.0]]])
+        >>> correlations(ap, ig).round(2)
+        array([0.63, 1.  ])
     """
     return pearson(*_matrices(a, b))
 
 
 def average(statistic: Statistic, a: ArrayLike, b: ArrayLike, seed: int = 0) -> Estimate:
-    """The mean over prompts of a statistic of each; prompts on which it is NaN are left out."""
+    """The mean over prompts of a statistic of each; prompts on which it is NaN are left out.
+
+    Raises:
+        ValueError: where the shapes differ or there is no prompt.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.agreement import average, sign_agreement
+        >>> random = np.random.default_rng(0)
+        >>> ap = random.normal(size=(20, 4, 8))
+        >>> print(average(sign_agreement, ap, ap + random.normal(size=ap.shape)))
+        0.77 [0.73, 0.80]
+    """
     values = statistic(*_matrices(a, b))
     return mean_over_prompts(values[np.isfinite(values)], seed)
 
@@ -131,6 +236,24 @@ def average_correlation(a: ArrayLike, b: ArrayLike, seed: int = 0) -> Estimate:
     """The mean over prompts of Pearson's r over components, signed.
 
     Prompts on which either side is constant have no r and are left out; NaN if none remains.
+
+    Raises:
+        ValueError: where the shapes differ or there is no prompt.
+
+    Examples:
+        >>> from analysis import (
+        ...     activation_patching,
+        ...     integrated_gradients,
+        ...     load_model,
+        ...     load_task,
+        ... )
+        >>> from analysis.agreement import average_correlation
+        >>> model = load_model("testbed")
+        >>> pairs = load_task("ioi", model, n=4)
+        >>> ap = activation_patching(model, pairs, kinds=("heads",))
+        >>> ig = integrated_gradients(model, pairs, kinds=("heads",))
+        >>> print(average_correlation(ap.heads, ig.heads))
+        1.00 [1.00, 1.00]
     """
     return average(pearson, a, b, seed)
 
@@ -144,7 +267,23 @@ def of_means(
 ) -> dict[Name, Estimate]:
     """Statistics of the two prompt-averaged scores; the sd is that of the bootstrap.
 
-    All statistics see the same resamples of the prompts.
+    All statistics see the same resamples of the prompts. A resample has fewer different prompts,
+    and so noisier means: where noise is large, a correlation can lie at the upper end of its
+    interval, or above it.
+
+    Raises:
+        ValueError: where the shapes differ or there is no prompt.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.agreement import of_means, pearson, slope
+        >>> random = np.random.default_rng(0)
+        >>> ap = random.normal(size=32) + random.normal(size=(20, 32))
+        >>> ig = 0.8 * ap + 0.1 * random.normal(size=ap.shape)
+        >>> for name, estimate in of_means({"r": pearson, "slope": slope}, ap, ig).items():
+        ...     print(name, estimate)
+        r 1.00 [1.00, 1.00]
+        slope 0.80 [0.79, 0.81]
     """
     first, second = _matrices(a, b)
     everything = np.arange(len(first))
@@ -171,7 +310,25 @@ def of_means(
 
 
 def correlation_of_means(a: ArrayLike, b: ArrayLike, seed: int = 0) -> Estimate:
-    """Pearson's r between the two prompt-averaged scores; the sd is that of the bootstrap."""
+    """Pearson's r between the two prompt-averaged scores, see `of_means`.
+
+    Raises:
+        ValueError: where the shapes differ or there is no prompt.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.agreement import average_correlation, correlation_of_means
+        >>> random = np.random.default_rng(0)
+        >>> truth = random.normal(size=32)
+        >>> ap, ig = (truth + random.normal(size=(20, 32)) for _ in range(2))
+
+        Noise of its own lowers each prompt's r, and averages out of the means:
+
+        >>> print(average_correlation(ap, ig))
+        0.41 [0.33, 0.49]
+        >>> print(correlation_of_means(ap, ig))
+        0.94 [0.82, 0.93]
+    """
     return of_means({"r": pearson}, a, b, seed)["r"]
 
 
@@ -180,6 +337,14 @@ def measure_overlap(a: ArrayLike, b: ArrayLike, seed: int = 0) -> Estimate:
 
     Raises:
         ValueError: where the shapes differ or the values are not masks.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.agreement import measure_overlap
+        >>> a = np.array([[True, True, False], [False, False, False]])
+        >>> b = np.array([[True, False, True], [False, False, False]])
+        >>> round(measure_overlap(a, b).mean, 3)
+        0.667
     """
     first, second = _matrices(a, b)
     for mask in (first, second):
@@ -191,7 +356,14 @@ def measure_overlap(a: ArrayLike, b: ArrayLike, seed: int = 0) -> Estimate:
 
 
 def mean_over_prompts(values: ArrayLike, seed: int = 0) -> Estimate:
-    """The mean of one number a prompt, with its interval; NaN where there is none."""
+    """The mean of one number a prompt, with its interval; NaN where there is none.
+
+    Examples:
+        >>> from analysis.agreement import mean_over_prompts
+        >>> estimate = mean_over_prompts([0.2, 0.4, 0.4, 0.6])
+        >>> print(estimate, f"sd {estimate.sd:.2f}")
+        0.40 [0.25, 0.55] sd 0.16
+    """
     numbers = np.asarray(values, dtype=np.float64)
     if len(numbers) == 0:
         return Estimate(np.nan, np.nan, np.nan, np.nan)
@@ -207,6 +379,17 @@ class SplitHalves(NamedTuple):
 
     `first` and `second` compare a method with itself, which is the most that its noise allows;
     `across` compares the one method on one half with the other on the other half.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.agreement import pearson, split_halves
+
+        Scores that prompts have nothing in common in: the halves of one method disagree.
+
+        >>> scores = np.random.default_rng(0).normal(size=(40, 1000))
+        >>> halves = split_halves(pearson, scores, scores)
+        >>> abs(halves.first.mean) < 0.1
+        True
     """
 
     first: Estimate
@@ -223,6 +406,18 @@ def split_halves(
 
     Raises:
         ValueError: for fewer than two prompts.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.agreement import pearson, split_halves
+        >>> random = np.random.default_rng(0)
+        >>> truth = random.normal(size=32)
+        >>> ap, ig = (truth + random.normal(size=(20, 32)) for _ in range(2))
+        >>> for name, estimate in split_halves(pearson, ap, ig)._asdict().items():
+        ...     print(name, estimate)
+        first 0.87 [0.81, 0.92]
+        second 0.89 [0.84, 0.93]
+        across 0.88 [0.83, 0.93]
     """
     first, second = _matrices(a, b)
     if len(first) < 2:

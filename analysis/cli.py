@@ -143,6 +143,16 @@ def bundle(
 
 
 @app.command()
+def reference(
+    folder: Annotated[Path, typer.Argument(help="Where the pages go.")] = Path("report/reference"),
+) -> None:
+    """Write the reference's pages, from the library's docstrings."""
+    from analysis.reference import write_reference
+
+    write_reference(folder, app)
+
+
+@app.command()
 def preview(
     source: Annotated[Path, typer.Argument(help="The folder of documents.")] = Path("report"),
     site: Annotated[Path, typer.Argument(help="Where the pages go.")] = Path("_site"),
@@ -155,6 +165,7 @@ def preview(
     )
     from analysis.preview import render
 
+    reference(source / "reference")
     render(source, site)
     typer.echo(
         f"This is a plain preview of the paper, in {site / 'index.html'}; for the paper itself "

@@ -36,6 +36,22 @@ def closed_form_site(
     """A layer of scalar components on one prompt at one position; they write to own dimensions.
 
     `function` maps what they write, (..., component), to the metric (...).
+
+    Examples:
+        >>> from analysis.attribution.activation_patching import patch_each
+        >>> from analysis.attribution.integrated_gradients import integrate_jointly
+        >>> from analysis.attribution.quadrature import quadrature
+        >>> from analysis.gates import closed_form_site
+
+        m = a²b between (0, 0) and (1, 1): each alone does nothing, and IG gives ⅔ and ⅓.
+
+        >>> site = closed_form_site(
+        ...     lambda a: a[..., 0] ** 2 * a[..., 1], [0.0, 0.0], [1.0, 1.0]
+        ... )
+        >>> patch_each(site).tolist()
+        [[0.0, 0.0]]
+        >>> integrate_jointly(site, *quadrature("gauss-legendre", 2)).round(decimals=3).tolist()
+        [[0.667, 0.333]]
     """
     start, end = (torch.tensor([values], dtype=torch.float64) for values in (base, source))
     return Site(
@@ -51,7 +67,18 @@ def closed_form_site(
 
 
 def gate_site(gate: str, arrangement: str, direction: str) -> Site:
-    """The layer of the scored component, which is the first in it."""
+    """The layer of the scored component, which is the first in it.
+
+    Examples:
+        >>> from analysis.attribution.activation_patching import patch_each
+        >>> from analysis.gates import gate_site
+        >>> for direction in ("noising", "denoising"):
+        ...     print(
+        ...         direction, patch_each(gate_site("AND", "across layers", direction)).tolist()
+        ...     )
+        noising [[-1.0]]
+        denoising [[0.0]]
+    """
     base, source = (1.0, 0.0) if direction == "noising" else (0.0, 1.0)
     output = GATES[gate]
     if arrangement == "one layer":
@@ -64,6 +91,24 @@ def gate_scores() -> pl.DataFrame:
     """A row a gate and arrangement: the scored component's IG and AP, and whether it is latent.
 
     Every component that does not score 0 is highlighted.
+
+    Examples:
+        >>> from analysis.gates import gate_scores
+        >>> gates = gate_scores()
+        >>> print(gates.select("gate", "arrangement", "latent by IG", "latent by AP"))
+        shape: (6, 4)
+        ┌──────┬───────────────┬──────────────┬──────────────┐
+        │ gate ┆ arrangement   ┆ latent by IG ┆ latent by AP │
+        │ ---  ┆ ---           ┆ ---          ┆ ---          │
+        │ str  ┆ str           ┆ bool         ┆ bool         │
+        ╞══════╪═══════════════╪══════════════╪══════════════╡
+        │ AND  ┆ across layers ┆ true         ┆ true         │
+        │ OR   ┆ across layers ┆ true         ┆ true         │
+        │ XOR  ┆ across layers ┆ false        ┆ false        │
+        │ AND  ┆ one layer     ┆ false        ┆ true         │
+        │ OR   ┆ one layer     ┆ false        ┆ true         │
+        │ XOR  ┆ one layer     ┆ false        ┆ false        │
+        └──────┴───────────────┴──────────────┴──────────────┘
     """
     return pl.DataFrame([_row(gate, arrangement) for arrangement in ARRANGEMENTS for gate in GATES])
 

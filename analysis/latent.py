@@ -32,6 +32,12 @@ def highlight_components(
 
     Raises:
         ValueError: for a fraction that is not above 0 and at most 1.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.latent import highlight_components
+        >>> highlight_components(np.array([[0.1, -3.0, 2.0, 0.5]]), fraction=0.5)
+        array([[False,  True,  True, False]])
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction={fraction} was given: expected above 0 and at most 1.")
@@ -45,7 +51,16 @@ def highlight_components(
 def latent_components(
     noising: ArrayLike, denoising: ArrayLike, fraction: float = FRACTION
 ) -> Bool[np.ndarray, "prompt *component"]:
-    """A mask of the components highlighted in one direction and not in the other."""
+    """A mask of the components highlighted in one direction and not in the other.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.latent import latent_components
+        >>> noising = np.array([[3.0, 2.0, 0.1, 0.0]])
+        >>> denoising = np.array([[-3.0, -0.2, -2.0, 0.0]])
+        >>> latent_components(noising, denoising, fraction=0.5)
+        array([[False,  True,  True, False]])
+    """
     return highlight_components(noising, fraction) ^ highlight_components(denoising, fraction)
 
 
@@ -54,6 +69,14 @@ def asymmetry(noising: ArrayLike, denoising: ArrayLike) -> Float[np.ndarray, "*c
 
     Negative where the component is needed but not enough (as an input of AND), positive where it
     is enough but not needed (OR), 0 where the direction does not matter.
+
+    Examples:
+        >>> from analysis.latent import asymmetry
+
+        One input of AND, of OR, and one that does as much in either direction:
+
+        >>> asymmetry([-1.0, 0.0, -0.5], [0.0, 1.0, 0.5])
+        array([-1.,  1.,  0.])
     """
     return np.abs(np.asarray(denoising)) - np.abs(np.asarray(noising))
 
@@ -67,6 +90,17 @@ class Comparison(NamedTuple):
     ones for which no control was left. `balance` is each covariate's mean difference between the
     same components in units of its own standard deviation within layers: far from 0 (0.1 is the
     usual bound), the controls are no controls. Everything is NaN where nothing was compared.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.latent import compare_with_controls
+
+        Without a latent component there is nothing to compare:
+
+        >>> nothing, ones = np.zeros((1, 4), dtype=bool), np.ones((1, 4))
+        >>> found = compare_with_controls(nothing, ones[None], {"size": ones})
+        >>> found.latent, found.effect
+        (0, nan)
     """
 
     effect: float
@@ -83,6 +117,13 @@ def log_covariates(**sizes: tuple[ArrayLike, ...]) -> dict[str, Values]:
     """What latent components are matched on: the log of each mean of absolute values.
 
     `IG=(noising, denoising)` is log((|noising| + |denoising|) / 2); -inf where both are 0.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.latent import log_covariates
+        >>> noising, denoising = np.array([[1.0, -4.0]]), np.array([[-1.0, 2.0]])
+        >>> log_covariates(IG=(noising, denoising))["IG"].round(2)
+        array([[0. , 1.1]])
     """
     with np.errstate(divide="ignore"):
         return {
@@ -106,6 +147,23 @@ def compare_with_controls(
     which member of each matched set is the latent one; its p is two-sided and counts the data
     themselves as one of the permutations. A component with an outcome or a covariate that is not
     finite is left out.
+
+    Examples:
+        >>> import numpy as np
+        >>> from analysis.latent import compare_with_controls
+        >>> random = np.random.default_rng(0)
+        >>> size = random.normal(size=(2, 40))
+        >>> latent = np.zeros((2, 40), dtype=bool)
+        >>> latent[:, :5] = True
+
+        An outcome that follows the size, and is half a unit larger where a component is latent:
+
+        >>> outcome = size + 0.5 * latent + 0.1 * random.normal(size=(20, 2, 40))
+        >>> found = compare_with_controls(latent, outcome, {"size": size})
+        >>> print(f"{found.effect:.2f} [{found.low:.2f}, {found.high:.2f}], p = {found.p:.4f}")
+        0.51 [0.50, 0.52], p = 0.0005
+        >>> print(found.latent, found.controls, f"{found.balance['size']:.2f}")
+        10 30 -0.01
     """
     finite = [np.isfinite(values) for values in (*outcome, *covariates.values())]
     usable = np.asarray(np.stack(finite).all(axis=0))

@@ -29,6 +29,14 @@ def load_model(name: str | Path, device: str = "cpu") -> TransformerBridge:
     Raises:
         ValueError: for an unknown name, an unreachable hub, an unsupported architecture or an
             unknown device.
+
+    Examples:
+        >>> from analysis import load_model
+        >>> model = load_model("testbed")
+        >>> model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_mlp, model.cfg.d_model
+        (4, 8, 768, 192)
+        >>> model.to_str_tokens("Mary gave a drink to John")
+        ['<|endoftext|>', 'Mary', ' gave', ' a', ' drink', ' to', ' John']
     """
     _check_device(device)
     torch.set_float32_matmul_precision("highest")  # no TF32 on a GPU
@@ -47,6 +55,18 @@ def load_untrained(name: str | Path, seed: int = 0) -> TransformerBridge:
 
     Raises:
         ValueError: as `load_model` does.
+
+    Examples:
+        >>> from analysis import load_model
+        >>> from analysis.models import load_untrained
+        >>> trained, untrained = load_model("testbed"), load_untrained("testbed")
+        >>> prompt = "When Richard and Rose went to the bakery, Richard gave a computer to"
+        >>> answers = [trained.to_single_token(name) for name in (" Rose", " Richard")]
+        >>> for model in (trained, untrained):
+        ...     rose, richard = model(prompt)[0, -1, answers].tolist()
+        ...     print(f"{rose - richard:.1f}")
+        3.6
+        -0.4
     """
     source = _source(name)
     with _quiet(offline=isinstance(source, Path)):
@@ -61,12 +81,27 @@ def load_untrained(name: str | Path, seed: int = 0) -> TransformerBridge:
 
 
 def available_testbeds() -> list[str]:
-    """The names of the models that ship with the project and load without a network."""
+    """The names of the models that ship with the project and load without a network.
+
+    Examples:
+        >>> from analysis.models import available_testbeds
+        >>> available_testbeds()
+        ['testbed', 'testbed-2', 'testbed-3']
+    """
     return sorted(path.parent.name for path in paths.MODELS.glob("*/config.json"))
 
 
 def fingerprint(model: TransformerBridge) -> str:
-    """A hash of the weights as they are computed with: what results are cached by."""
+    """A hash of the weights as they are computed with: what results are cached by.
+
+    Examples:
+        >>> from analysis import load_model
+        >>> from analysis.models import fingerprint
+        >>> fingerprint(load_model("testbed")) == fingerprint(load_model("testbed"))
+        True
+        >>> fingerprint(load_model("testbed")) == fingerprint(load_model("testbed-2"))
+        False
+    """
     config = model.cfg
     shape = (config.architecture, config.n_heads, config.act_fn, config.eps)
     digest = sha256(repr(shape).encode())

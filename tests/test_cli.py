@@ -22,7 +22,7 @@ COMMANDS = [command.callback.__name__ for command in cli.app.registered_commands
 def test_help_names_the_commands():
     result = runner.invoke(cli.app, ["--help"])
     assert result.exit_code == 0
-    assert set(COMMANDS) >= {"run", "bench", "train", "bundle", "preview"}
+    assert set(COMMANDS) >= {"run", "bench", "train", "bundle", "reference", "preview"}
     for command in COMMANDS:
         assert command in result.output
     assert "README.md" in result.output and "completion" not in result.output

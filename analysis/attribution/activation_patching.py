@@ -31,6 +31,9 @@ def activation_patching(
 ) -> Scores:
     """The effect of patching each head and each neuron alone, exactly, one run a component.
 
+    effect(c) = m(base with c's activation from the baseline, at every position) - m(base), in the
+    metric's units.
+
     Args:
         model: what `load_model` returns.
         pairs: what `load_task` returns.
@@ -46,6 +49,17 @@ def activation_patching(
 
     Raises:
         ValueError: for an unknown direction or baseline, or logits that are not finite.
+
+    Examples:
+        >>> from analysis import activation_patching, load_model, load_task
+        >>> model = load_model("testbed")
+        >>> ap = activation_patching(model, load_task("ioi", model, n=2))
+        >>> ap.heads.shape, ap.neurons.shape
+        (torch.Size([2, 4, 8]), torch.Size([2, 4, 768]))
+        >>> mean = ap.heads.mean(dim=0)
+        >>> layer, head = divmod(mean.argmin().item(), model.cfg.n_heads)
+        >>> print(f"Patching head {layer}.{head} costs {-mean.min():.1f} logits.")
+        Patching head 2.6 costs 3.2 logits.
     """
     settings = Settings(direction, baseline, kinds, memory, progress, checkpoints)
     method = Method("AP", patch_each, runs=lambda components: components)

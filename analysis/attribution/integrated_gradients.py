@@ -43,6 +43,11 @@ def integrated_gradients(
 ) -> Scores:
     """The attribution of each head and each neuron; `heads_gap` and `neurons_gap` tell how exact.
 
+    attribution(c) = Σ over positions and dimensions of Δa · ∫₀¹ ∂m/∂a (base + α Δa) dα, in the
+    metric's units (Sundararajan et al. 2017). On the layer-joint path all heads (or all neurons) of
+    a layer move together, and their attributions sum to the effect of patching all of them; on the
+    single path a component moves alone, and its attribution is its `activation_patching` effect.
+
     Args:
         steps: how many gradients along the path. The default leaves a gap under 1e-4 of the
             largest total effect in every layer of the testbed, on every task; 8 miss by 3 % in
@@ -55,6 +60,18 @@ def integrated_gradients(
     Raises:
         ValueError: for an unknown direction, baseline, rule or path, fewer than one step, or
             logits that are not finite.
+
+    Examples:
+        >>> from analysis import integrated_gradients, load_model, load_task
+        >>> model = load_model("testbed")
+        >>> ig = integrated_gradients(model, load_task("ioi", model, n=2))
+        >>> ig.heads.shape, ig.neurons.shape
+        (torch.Size([2, 4, 8]), torch.Size([2, 4, 768]))
+
+        Each layer's attributions sum to what patching the whole layer does:
+
+        >>> bool(ig.neurons_gap.abs().max() < 1e-3)
+        True
     """
     nodes, weights = quadrature(rule, steps)
     methods = {

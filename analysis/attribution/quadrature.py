@@ -36,6 +36,17 @@ def quadrature(rule: str, steps: int) -> tuple[list[float], list[float]]:
 
     Raises:
         ValueError: for an unknown rule, or fewer steps than the rule needs (trapezoid: 2).
+
+    Examples:
+        >>> from analysis.attribution.quadrature import quadrature
+        >>> quadrature("trapezoid", 3)
+        ([0.0, 0.5, 1.0], [0.25, 0.5, 0.25])
+
+        Two nodes of Gauss-Legendre integrate α³ exactly:
+
+        >>> nodes, weights = quadrature("gauss-legendre", 2)
+        >>> round(sum(weight * node**3 for node, weight in zip(nodes, weights, strict=True)), 6)
+        0.25
     """
     if rule not in RULES:
         raise ValueError(f"There is no rule {rule!r}: expected one of {', '.join(RULES)}.")

@@ -15,6 +15,19 @@ class Scores:
     effect of patching the whole layer: 0 for exact layer-joint IG (completeness), and for AP the
     interaction within the layer. Where a baseline leaves prompts out, `prompts` says which remain,
     as places in the data set; otherwise it is every place in order.
+
+    Examples:
+        >>> from analysis import activation_patching, load_model, load_task
+        >>> model = load_model("testbed")
+        >>> pairs = load_task("ioi", model, n=4)
+        >>> ap = activation_patching(model, pairs, direction="denoising", kinds=("heads",))
+        >>> ap.method, ap.task, ap.direction, ap.baseline
+        ('AP', 'ioi', 'denoising', 'source')
+        >>> ap.heads.shape, ap.neurons.shape, ap.total.shape
+        (torch.Size([4, 4, 8]), torch.Size([4, 4, 0]), torch.Size([4]))
+        >>> strongest = ap.normalised("heads").mean(dim=0).max()
+        >>> print(f"One head restores {strongest:.0%} of {ap.total.mean():.1f} logits.")
+        One head restores 39% of 10.1 logits.
     """
 
     method: str

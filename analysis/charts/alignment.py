@@ -9,7 +9,23 @@ from analysis.charts.theme import KIND_TITLES, Layered, estimate, number
 
 @offers_data
 def plot_baselines(agreement: pl.DataFrame) -> alt.HConcatChart:
-    """r for every pair of baselines, a panel a task; columns task, ig, ap, mean, low, high."""
+    """r for every pair of baselines, a panel a task; columns task, ig, ap, mean, low, high.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_baselines
+        >>> agreement = pl.DataFrame(
+        ...     {
+        ...         "task": "ioi",
+        ...         "ig": ["source", "zero"],
+        ...         "ap": "source",
+        ...         "mean": [0.97, 0.31],
+        ...         "low": [0.95, 0.1],
+        ...         "high": [0.99, 0.5],
+        ...     }
+        ... )
+        >>> plot_baselines(agreement).save("baselines.html")
+    """
     return alt.hconcat(
         *(
             _pairs_of_baselines(agreement.filter(pl.col("task") == task), task)
@@ -35,7 +51,14 @@ def _pairs_of_baselines(agreement: pl.DataFrame, title: str) -> Layered:
 
 @offers_data
 def plot_steps(steps: pl.DataFrame) -> alt.Chart:
-    """The largest gap against the steps, a line a rule; columns rule, steps, gap."""
+    """The largest gap against the steps, a line a rule; columns rule, steps, gap.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_steps
+        >>> steps = pl.DataFrame({"rule": ["left"] * 2, "steps": [8, 16], "gap": [0.04, 0.02]})
+        >>> plot_steps(steps).save("steps.html")
+    """
     return (
         alt.Chart(steps)
         .mark_line(point=True)
@@ -56,7 +79,21 @@ def plot_steps(steps: pl.DataFrame) -> alt.Chart:
 
 @offers_data
 def plot_steps_agreement(agreement: pl.DataFrame) -> alt.HConcatChart:
-    """The lowest r of any layer against the steps; columns task, kind, steps, r."""
+    """The lowest r of any layer against the steps; columns task, kind, steps, r.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_steps_agreement
+        >>> agreement = pl.DataFrame(
+        ...     {
+        ...         "task": "ioi",
+        ...         "kind": ["heads", "neurons"] * 2,
+        ...         "steps": [2, 2, 8, 8],
+        ...         "r": [0.9, 0.8] * 2,
+        ...     }
+        ... )
+        >>> plot_steps_agreement(agreement).save("steps.html")
+    """
     return alt.hconcat(
         *(
             alt.Chart(agreement.filter(pl.col("kind") == kind))

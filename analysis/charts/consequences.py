@@ -9,7 +9,24 @@ from analysis.charts.theme import KIND_TITLES, Layered, estimate, number
 
 @offers_data
 def plot_sets(sets: pl.DataFrame) -> alt.HConcatChart:
-    """What ablating sets does, with intervals; columns task, kind, set, size, mean, low, high."""
+    """What ablating sets does, with intervals; columns task, kind, set, size, mean, low, high.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_sets
+        >>> sets = pl.DataFrame(
+        ...     {
+        ...         "task": "ioi",
+        ...         "kind": ["heads", "heads", "neurons", "neurons"],
+        ...         "set": ["IG's top", "random"] * 2,
+        ...         "size": 5,
+        ...         "mean": [0.8, 0.1, 0.6, 0.0],
+        ...         "low": [0.7, 0.0, 0.5, -0.1],
+        ...         "high": [0.9, 0.2, 0.7, 0.1],
+        ...     }
+        ... )
+        >>> plot_sets(sets).save("sets.html")
+    """
     return alt.hconcat(
         *(_sets(sets.filter(pl.col("kind") == kind), title) for kind, title in KIND_TITLES.items())
     )
@@ -33,6 +50,19 @@ def _sets(sets: pl.DataFrame, title: str) -> Layered:
 def plot_circuits(curves: pl.DataFrame) -> alt.HConcatChart:
     """Faithfulness against the share of components kept, a line a method, a panel a task;
     columns task, method, share, faithfulness. The empty circuit has no place on the axis.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_circuits
+        >>> curves = pl.DataFrame(
+        ...     {
+        ...         "task": "ioi",
+        ...         "method": ["IG", "IG", "AP", "AP"],
+        ...         "share": [0.1, 1.0, 0.1, 1.0],
+        ...         "faithfulness": [0.7, 1.0, 0.8, 1.0],
+        ...     }
+        ... )
+        >>> plot_circuits(curves).save("circuits.html")
     """
     shown = curves.filter(pl.col("share") > 0)
     return alt.hconcat(

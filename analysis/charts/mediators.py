@@ -15,6 +15,22 @@ def plot_graph(effects: pl.DataFrame, threshold: float) -> Layered:
 
     Columns layer, component, later_layer, later_component, norm, relative, projection. The slider
     starts at `threshold`; the pointer on a head leaves its own lines alone.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_graph
+        >>> effects = pl.DataFrame(
+        ...     {
+        ...         "layer": [0, 0],
+        ...         "component": [0, 1],
+        ...         "later_layer": [1, 1],
+        ...         "later_component": [0, 0],
+        ...         "norm": [1.2, 0.1],
+        ...         "relative": [0.6, 0.05],
+        ...         "projection": [0.5, 0.0],
+        ...     }
+        ... )
+        >>> plot_graph(effects, threshold=0.1).save("graph.html")
     """
     changes = _with_ends(effects)
     heads = _heads_of(changes)
@@ -63,7 +79,16 @@ _OUTSIDE = (
 
 @offers_data
 def plot_effects(effects: pl.DataFrame) -> alt.Chart:
-    """A heatmap of sources and later heads in causal order; columns as those of `plot_graph`."""
+    """A heatmap of sources and later heads in causal order; columns as those of `plot_graph`.
+
+    Examples:
+        >>> from analysis import load_model, load_task
+        >>> from analysis.charts import plot_effects
+        >>> from analysis.studies.head_to_head import head_changes
+        >>> model = load_model("testbed")
+        >>> effects = head_changes(model, load_task("ioi", model, n=2))
+        >>> plot_effects(effects).save("effects.html")
+    """
     return _staircase(effects, "")
 
 
@@ -88,7 +113,25 @@ def _staircase(effects: pl.DataFrame, title: str) -> alt.Chart:
 
 @offers_data
 def plot_tasks(effects: pl.DataFrame) -> alt.ConcatChart:
-    """`plot_effects` for each task, two side by side; a column task more."""
+    """`plot_effects` for each task, two side by side; a column task more.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_tasks
+        >>> effects = pl.DataFrame(
+        ...     {
+        ...         "task": ["ioi", "gender-bias"],
+        ...         "layer": 0,
+        ...         "component": 0,
+        ...         "later_layer": 1,
+        ...         "later_component": 0,
+        ...         "norm": [1.2, 0.1],
+        ...         "relative": [0.6, 0.05],
+        ...         "projection": [0.5, 0.0],
+        ...     }
+        ... )
+        >>> plot_tasks(effects).save("tasks.html")
+    """
     tasks = effects["task"].unique(maintain_order=True)
     panels = [_staircase(effects.filter(pl.col("task") == task), task) for task in tasks]
     return alt.concat(*panels, columns=2)
@@ -98,6 +141,14 @@ def plot_tasks(effects: pl.DataFrame) -> alt.ConcatChart:
 def plot_reached(reached: pl.DataFrame) -> alt.Chart:
     """How many later heads each head changes by more than 5 %; columns layer, component, reached,
     later.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_reached
+        >>> reached = pl.DataFrame(
+        ...     {"layer": [0, 0], "component": [0, 1], "reached": [8, 24], "later": [24, 24]}
+        ... )
+        >>> plot_reached(reached).save("reached.html")
     """
     heads = reached.with_columns(
         name=pl.format("head {}.{}", "layer", "component"),
@@ -119,6 +170,23 @@ def plot_reached(reached: pl.DataFrame) -> alt.Chart:
 def plot_latent(tests: pl.DataFrame) -> alt.ConcatChart:
     """Effects with intervals by model and task, a panel an outcome; columns model, task, outcome,
     effect, low, high, q, latent.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_latent
+        >>> tests = pl.DataFrame(
+        ...     {
+        ...         "model": "testbed",
+        ...         "task": ["ioi", "gender-bias"],
+        ...         "outcome": "norm",
+        ...         "effect": [0.2, -0.1],
+        ...         "low": [0.1, -0.2],
+        ...         "high": [0.3, 0.0],
+        ...         "q": [0.01, 0.4],
+        ...         "latent": [12, 9],
+        ...     }
+        ... )
+        >>> plot_latent(tests).save("latent.html")
     """
     outcomes = tests["outcome"].unique(maintain_order=True)
     return alt.concat(

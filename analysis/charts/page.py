@@ -45,7 +45,15 @@ class Figure:
 
 
 def enable() -> None:
-    """Shows every chart that a cell ends in, in both forms."""
+    """Shows every chart that a cell ends in, in both forms.
+
+    Examples:
+        >>> import altair as alt
+        >>> from analysis import charts
+        >>> charts.enable()
+        >>> alt.renderers.active
+        'report'
+    """
     alt.renderers.enable("report")
 
 
@@ -69,6 +77,14 @@ def table(frame: pl.DataFrame) -> Markdown:
 
     A column's dashes are as many as its longest cell's letters, and some for its margins: where a
     table is too wide for its lines, columns share the width by them.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import table
+        >>> print(table(pl.DataFrame({"task": ["ioi"], "prompts": [100]})).data)
+        | task | prompts |
+        | ------- | ---------- |
+        | ioi | 100 |
     """
     texts = ([str(value) for value in row] for row in frame.iter_rows())
     rows = [[cell.replace("|", r"\|") for cell in row] for row in (frame.columns, *texts)]
@@ -78,12 +94,26 @@ def table(frame: pl.DataFrame) -> Markdown:
 
 
 def percent(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame with its fractions written as percentages."""
+    """The frame with its fractions written as percentages.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import percent
+        >>> percent(pl.DataFrame({"task": ["ioi"], "r": [0.9134]})).row(0)
+        ('ioi', '91.34%')
+    """
     return written(frame, "{:.2%}")
 
 
 def written(frame: pl.DataFrame, pattern: str) -> pl.DataFrame:
-    """The frame with its fractions written by a pattern such as `{:.2f}`."""
+    """The frame with its fractions written by a pattern such as `{:.2f}`.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import written
+        >>> written(pl.DataFrame({"task": ["ioi"], "r": [0.9134]}), "{:.2f}").row(0)
+        ('ioi', '0.91')
+    """
     return frame.with_columns(
         pl.selectors.float().map_elements(pattern.format, return_dtype=pl.String)
     )

@@ -9,7 +9,21 @@ from analysis.charts.theme import KIND_TITLES, number
 
 @offers_data
 def plot_speedup(layers: pl.DataFrame) -> alt.HConcatChart:
-    """Speedup by layer, heads and neurons side by side; columns task, kind, layer, speedup."""
+    """Speedup by layer, heads and neurons side by side; columns task, kind, layer, speedup.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_speedup
+        >>> layers = pl.DataFrame(
+        ...     {
+        ...         "task": "ioi",
+        ...         "kind": ["heads", "neurons"] * 2,
+        ...         "layer": [0, 0, 1, 1],
+        ...         "speedup": [2, 3, 5, 9],
+        ...     }
+        ... )
+        >>> plot_speedup(layers).save("speedup.html")
+    """
     return alt.hconcat(
         *(
             alt.Chart(layers.filter(pl.col("kind") == kind))
@@ -28,7 +42,16 @@ def plot_speedup(layers: pl.DataFrame) -> alt.HConcatChart:
 
 @offers_data
 def plot_growth(operations: pl.DataFrame) -> alt.HConcatChart:
-    """Operations as each size grows, a panel each; columns grows, size, method, operations."""
+    """Operations as each size grows, a panel each; columns grows, size, method, operations.
+
+    Examples:
+        >>> from analysis.charts import plot_growth
+        >>> from analysis.studies.performance import growth
+        >>> operations = growth("ioi")
+        >>> operations.columns
+        ['grows', 'size', 'method', 'operations']
+        >>> plot_growth(operations).save("growth.html")
+    """
     return alt.hconcat(
         *(
             alt.Chart(operations.filter(pl.col("grows") == grows))

@@ -25,6 +25,18 @@ _SINGULAR = {"heads": "head", "neurons": "neuron"}
 def plot_metrics(metrics: pl.DataFrame, units: dict[str, str]) -> alt.ConcatChart:
     """How each task's metric is distributed over prompts, clean and corrupted; columns task, run,
     metric. `units` has each task's unit.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_metrics
+        >>> metrics = pl.DataFrame(
+        ...     {
+        ...         "task": "ioi",
+        ...         "run": ["clean", "clean", "corrupted", "corrupted"],
+        ...         "metric": [3.1, 2.4, -2.0, -2.9],
+        ...     }
+        ... )
+        >>> plot_metrics(metrics, {"ioi": "logits"}).save("metrics.html")
     """
     return alt.concat(
         *(
@@ -47,6 +59,21 @@ def plot_metrics(metrics: pl.DataFrame, units: dict[str, str]) -> alt.ConcatChar
 def plot_agreement(scores: pl.DataFrame, titles: dict[str, str]) -> alt.ConcatChart:
     """IG against AP, a panel a task, heads over neurons; columns task, kind, layer, component, ap,
     ig, these as shares of the mean total effect. `titles` has each task's title.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_agreement
+        >>> scores = pl.DataFrame(
+        ...     {
+        ...         "task": "ioi",
+        ...         "kind": ["heads", "heads", "neurons", "neurons"],
+        ...         "layer": [0, 1, 0, 1],
+        ...         "component": [0, 0, 0, 0],
+        ...         "ap": [0.5, 0.0, 0.1, -0.1],
+        ...         "ig": [0.4, 0.1, 0.1, -0.1],
+        ...     }
+        ... )
+        >>> plot_agreement(scores, {"ioi": "IOI"}).save("agreement.html")
     """
     return alt.concat(
         *(
@@ -79,6 +106,20 @@ def plot_correlation(scores: pl.DataFrame, title: str, linked: bool = False) -> 
 
     Of more than `MOST_POINTS` components the strongest are drawn, and as many again of the others.
     Where it is `linked`, a rectangle drawn over points chooses them in the linked heatmaps too.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_correlation
+        >>> scores = pl.DataFrame(
+        ...     {
+        ...         "kind": "heads",
+        ...         "layer": [0, 0],
+        ...         "component": [0, 1],
+        ...         "ap": [-2.0, 0.1],
+        ...         "ig": [-1.8, 0.2],
+        ...     }
+        ... )
+        >>> plot_correlation(scores, "attention heads").save("correlation.html")
     """
     place = ("layer", "component") if linked else ()
     points = (
@@ -99,7 +140,23 @@ def plot_correlation(scores: pl.DataFrame, title: str, linked: bool = False) -> 
 def plot_correlation_comparison(
     scores: pl.DataFrame, labels: dict[str, str] | None = None
 ) -> alt.HConcatChart:
-    """`plot_correlation` for heads and neurons side by side; `labels` adds a text to each title."""
+    """`plot_correlation` for heads and neurons side by side; `labels` adds a text to each title.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_correlation_comparison
+        >>> scores = pl.DataFrame(
+        ...     {
+        ...         "kind": ["heads", "heads", "neurons", "neurons"],
+        ...         "layer": [0, 1, 0, 1],
+        ...         "component": [0, 0, 0, 0],
+        ...         "ap": [-2.0, 0.1, 0.5, -0.3],
+        ...         "ig": [-1.8, 0.2, 0.4, -0.3],
+        ...     }
+        ... )
+        >>> labels = {"heads": "r = 0.98", "neurons": "r = 0.99"}
+        >>> plot_correlation_comparison(scores, labels).save("correlations.html")
+    """
     return _correlations(scores, labels, linked=())
 
 
@@ -110,6 +167,14 @@ def plot_attn(
 
     `column` is the one that is drawn, `largest` the size at which the colours end. Where it is
     `linked`, a rectangle drawn over heads chooses them in the linked scatter too.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_attn
+        >>> scores = pl.DataFrame(
+        ...     {"kind": "heads", "layer": [0, 0], "component": [0, 1], "ap": [-2.0, 0.1]}
+        ... )
+        >>> plot_attn(scores, "ap", "activation patching", largest=2.0).save("heads.html")
     """
     colours = alt.Scale(scheme="redblue", domain=[-largest, largest], domainMid=0)
     cells = (
@@ -129,13 +194,47 @@ def plot_attn(
 
 @offers_data
 def plot_attn_comparison(scores: pl.DataFrame) -> alt.HConcatChart:
-    """The heads' IG beside their AP on one scale; columns kind, layer, component, ap, ig."""
+    """The heads' IG beside their AP on one scale; columns kind, layer, component, ap, ig.
+
+    Examples:
+        >>> from analysis import (
+        ...     activation_patching,
+        ...     integrated_gradients,
+        ...     load_model,
+        ...     load_task,
+        ... )
+        >>> from analysis.charts import plot_attn_comparison
+        >>> from analysis.studies.comparison import mean_scores
+        >>> model = load_model("testbed")
+        >>> pairs = load_task("ioi", model, n=2)
+        >>> ap = activation_patching(model, pairs, kinds=("heads",))
+        >>> ig = integrated_gradients(model, pairs, kinds=("heads",))
+        >>> scores = mean_scores(ap, ig)
+        >>> scores.columns
+        ['task', 'direction', 'kind', 'layer', 'component', 'ap', 'ig']
+        >>> plot_attn_comparison(scores).save("heads.html")
+    """
     return _heatmaps(scores, linked=False)
 
 
 @offers_data
 def plot_scores(scores: pl.DataFrame, labels: dict[str, str]) -> alt.VConcatChart:
-    """`plot_correlation_comparison` above `plot_attn_comparison`, the heads' charts linked."""
+    """`plot_correlation_comparison` above `plot_attn_comparison`, the heads' charts linked.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_scores
+        >>> scores = pl.DataFrame(
+        ...     {
+        ...         "kind": ["heads", "heads", "neurons", "neurons"],
+        ...         "layer": [0, 1, 0, 1],
+        ...         "component": [0, 0, 0, 0],
+        ...         "ap": [-2.0, 0.1, 0.5, -0.3],
+        ...         "ig": [-1.8, 0.2, 0.4, -0.3],
+        ...     }
+        ... )
+        >>> plot_scores(scores, {"heads": "r = 0.98", "neurons": "r = 0.99"}).save("scores.html")
+    """
     return alt.vconcat(
         _correlations(scores, labels, linked=("heads",)), _heatmaps(scores, linked=True)
     )
@@ -196,7 +295,22 @@ def _both_scores(format: str = ".3g") -> list[alt.Tooltip]:
 
 @offers_data
 def plot_bar_chart(estimates: pl.DataFrame, value: str) -> Layered:
-    """Bars with intervals by task and kind; columns task, kind, mean, low, high."""
+    """Bars with intervals by task and kind; columns task, kind, mean, low, high.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_bar_chart
+        >>> estimates = pl.DataFrame(
+        ...     {
+        ...         "task": "ioi",
+        ...         "kind": ["heads", "neurons"],
+        ...         "mean": [0.98, 0.91],
+        ...         "low": 0.9,
+        ...         "high": 1.0,
+        ...     }
+        ... )
+        >>> plot_bar_chart(estimates, "Pearson's r").save("agreement.html")
+    """
     bars = alt.Chart(estimates).encode(
         alt.Y("task:N", title=None, sort=None),
         alt.YOffset("kind:N", sort=list(KIND_TITLES)),
@@ -214,6 +328,22 @@ def plot_bar_chart(estimates: pl.DataFrame, value: str) -> Layered:
 def plot_overlap(overlaps: pl.DataFrame) -> alt.HConcatChart:
     """Overlap of the top k by k, with intervals and chance; columns task, kind, k, mean, low, high,
     chance.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_overlap
+        >>> overlaps = pl.DataFrame(
+        ...     {
+        ...         "task": "ioi",
+        ...         "kind": ["heads", "heads", "neurons", "neurons"],
+        ...         "k": [1, 10, 1, 10],
+        ...         "mean": [1.0, 0.9, 1.0, 0.8],
+        ...         "low": [1.0, 0.8, 0.0, 0.6],
+        ...         "high": [1.0, 1.0, 1.0, 0.9],
+        ...         "chance": [0.03, 0.31, 0.0, 0.0],
+        ...     }
+        ... )
+        >>> plot_overlap(overlaps).save("overlap.html")
     """
     return alt.hconcat(
         *(
@@ -244,7 +374,21 @@ def _overlap(overlaps: pl.DataFrame, title: str) -> Layered:
 
 @offers_data
 def plot_distribution(per_prompt: pl.DataFrame) -> alt.HConcatChart:
-    """Each prompt's r, a tick each, with the median; columns task, kind, r."""
+    """Each prompt's r, a tick each, with the median; columns task, kind, r.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.charts import plot_distribution
+        >>> per_prompt = pl.DataFrame(
+        ...     {
+        ...         "task": "ioi",
+        ...         "kind": ["heads", "neurons"] * 2,
+        ...         "prompt": [0, 0, 1, 1],
+        ...         "r": [0.9, 0.8] * 2,
+        ...     }
+        ... )
+        >>> plot_distribution(per_prompt).save("prompts.html")
+    """
     return alt.hconcat(
         *(
             _ticks(per_prompt.filter(pl.col("kind") == kind), title)

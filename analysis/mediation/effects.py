@@ -25,6 +25,20 @@ class Effects:
     is not changed: 0.
 
     The nearest layer of targets is the next one, and from heads to neurons the sources' own.
+
+    Examples:
+        >>> from analysis import load_model, load_task
+        >>> from analysis.mediation import component_effects
+        >>> model = load_model("testbed")
+        >>> pairs = load_task("ioi", model, n=2)
+        >>> effects = component_effects(model, pairs, "heads", ("heads",), strongest=3)["heads"]
+
+        How many of the 24 later heads each head of the first layer changes by more than 5 %:
+
+        >>> effects.of_sources("reach")[0, 0].tolist()
+        [8.0, 24.0, 23.0, 21.0, 22.0, 10.0, 20.0, 24.0]
+        >>> effects.strongest_targets.places.shape
+        torch.Size([2, 4, 8, 3])
     """
 
     source: str

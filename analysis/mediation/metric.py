@@ -27,7 +27,13 @@ from analysis.tasks import PromptPairs
 
 
 class Component(NamedTuple):
-    """One head or neuron; `place` is its number in its layer."""
+    """One head or neuron; `place` is its number in its layer.
+
+    Examples:
+        >>> from analysis.mediation import Component
+        >>> Component("heads", layer=1, place=5)
+        Component(kind='heads', layer=1, place=5)
+    """
 
     kind: str
     layer: int
@@ -38,7 +44,22 @@ Link = tuple[Component, Component]
 
 
 class Mediation(NamedTuple):
-    """Total, direct and indirect effects of each link's first component, in the metric's units."""
+    """Total, direct and indirect effects of each link's first component, in the metric's units.
+
+    Examples:
+        >>> import torch
+        >>> from analysis.mediation import Mediation
+
+        One prompt and one link; half a logit takes both ways together:
+
+        >>> effects = Mediation(
+        ...     total=torch.tensor([[-3.0]]),
+        ...     direct=torch.tensor([[-1.0]]),
+        ...     indirect=torch.tensor([[-1.5]]),
+        ... )
+        >>> effects.remainder
+        tensor([[-0.5000]])
+    """
 
     total: Float[Tensor, "prompt link"]
     direct: Float[Tensor, "prompt link"]
@@ -67,6 +88,22 @@ def mediate(
     Raises:
         ValueError: for a link to what is not computed later, a component that the model lacks, an
             unknown direction, or logits that are not finite.
+
+    Examples:
+        >>> from analysis import load_model, load_task
+        >>> from analysis.mediation import Component, mediate
+        >>> model = load_model("testbed")
+        >>> pairs = load_task("ioi", model, n=2)
+
+        What of head 0.2's effect on the logit difference goes through head 2.6:
+
+        >>> link = (Component("heads", 0, 2), Component("heads", 2, 6))
+        >>> effects = mediate(model, pairs, [link])
+        >>> for name, effect in effects._asdict().items():
+        ...     print(f"{name:8} {effect.mean():.2f}")
+        total    -0.41
+        direct   -0.18
+        indirect -0.23
     """
     check_choices(direction, "source", ())
     forward = forward_of(model)
@@ -87,7 +124,17 @@ def mediate(
 
 
 def head_links(model: TransformerBridge) -> list[Link]:
-    """Every head with every later head."""
+    """Every head with every later head.
+
+    Examples:
+        >>> from analysis import load_model
+        >>> from analysis.mediation import head_links
+        >>> links = head_links(load_model("testbed"))
+        >>> len(links)
+        384
+        >>> links[0]
+        (Component(kind='heads', layer=0, place=0), Component(kind='heads', layer=1, place=0))
+    """
     forward = forward_of(model)
     heads = [
         Component("heads", layer, place)
@@ -105,6 +152,20 @@ def strongest_links(
     Targets are ranked by the sum over prompts of the relative changes in `strongest_targets`: one
     that is not in a prompt's list adds nothing there, so the lists should be longer than `count`.
     Without `sources`, all of them.
+
+    Examples:
+        >>> from analysis import load_model, load_task
+        >>> from analysis.mediation import component_effects, strongest_links
+        >>> model = load_model("testbed")
+        >>> pairs = load_task("ioi", model, n=2)
+        >>> effects = component_effects(model, pairs, "heads", ("heads",))
+        >>> for source, target in strongest_links(effects["heads"], count=1)[:3]:
+        ...     print(
+        ...         f"{source.layer}.{source.place} changes {target.layer}.{target.place} most"
+        ...     )
+        0.0 changes 3.3 most
+        0.1 changes 1.0 most
+        0.2 changes 3.3 most
     """
     layers, width = effects.by_source.shape[2:4]
     if sources is None:

@@ -11,13 +11,22 @@ from analysis.mediation.targets import MEASURES
 
 
 class Strongest(NamedTuple):
-    """The largest values so far, largest first, and their places; 0 and -1 where there are none."""
+    """The largest values so far, largest first, and their places; 0 and -1 where there are none.
+
+    Examples:
+        >>> import torch
+        >>> from analysis.mediation import Strongest
+        >>> strongest = Strongest.none(2).merge(torch.tensor([0.3, 0.0, 0.9]), start=10)
+        >>> strongest.values, strongest.places
+        (tensor([0.9000, 0.3000]), tensor([12, 10]))
+    """
 
     values: Float[Tensor, "*batch strongest"]
     places: Int[Tensor, "*batch strongest"]
 
     @classmethod
     def none(cls, *shape: int, device: torch.device | None = None) -> "Strongest":
+        """Lists that nothing is in yet; the last axis is how many are kept."""
         return cls(
             torch.zeros(shape, device=device),
             torch.full(shape, -1, dtype=torch.long, device=device),

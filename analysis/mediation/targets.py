@@ -19,7 +19,9 @@ from analysis.attribution.parts import Part
 from analysis.forward import Forward, Place
 
 MEASURES = ("norm", "relative", "projection", "reach")
+"""What is measured of a change: the first axis of `dense_effects`."""
 REACHED = 0.05
+"""The relative change above which a component counts as reached."""
 # Below this share of its layer's median, ‖Δa‖ is too small to be a measure.
 LEAST = 1e-4
 

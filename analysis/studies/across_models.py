@@ -22,7 +22,12 @@ STATISTICS = {PEARSON: pearson, SPEARMAN: spearman, OVERLAP: overlap_at(10)}
 
 @dataclass(frozen=True)
 class AcrossModels:
-    """headline: model, task, direction, kind, statistic, and the estimate of the means."""
+    """The headline for each model.
+
+    Attributes:
+        headline: columns model, task, direction, kind, statistic, and the estimate (mean, sd, low,
+            high) of the prompt-averaged scores.
+    """
 
     headline: pl.DataFrame
 

@@ -27,7 +27,17 @@ UNITS: dict[Metric, str] = {logit_diff: "logits", prob_diff: "probability"}
 
 @dataclass(frozen=True)
 class AlignedBaselines:
-    """The study's results; `analysis.studies.comparison` has each frame's columns."""
+    """The study's results.
+
+    Attributes:
+        prompts: how many are behind each task.
+        metrics: columns task, prompt, run (clean or corrupted), metric.
+        scores: the frame of `mean_scores`, means over prompts.
+        agreement: the frame of `analysis.studies.comparison.agreement`, all statistics.
+        per_prompt: the frame of `per_prompt`, Pearson's r of each prompt.
+        gaps: columns task, direction, kind, gap: IG's largest |completeness gap|, relative to the
+            largest |total effect|.
+    """
 
     prompts: dict[str, int]
     metrics: pl.DataFrame
@@ -223,7 +233,11 @@ def aligned_baselines(
     progress: bool | None = None,
     tasks: tuple[str, ...] = tuple(TASKS),
 ) -> AlignedBaselines:
-    """IG and AP of every head and neuron with `baseline="source"`, on n prompts a task."""
+    """IG and AP of every head and neuron with `baseline="source"`, on n prompts a task.
+
+    Raises:
+        ValueError: as `load_task` does.
+    """
     results = [
         _scores(model, task, direction, n, seed, progress)
         for task in tasks

@@ -19,9 +19,12 @@ DRAWN = 100
 
 @dataclass(frozen=True)
 class Baselines:
-    """`agreement` has a row a task, kind, IG's baseline and AP's: Pearson's r of the means.
+    """How far IG with one baseline agrees with AP with another.
 
-    Columns: task, kind, ig, ap, mean, sd, low, high; `prompts` says how many are behind each task.
+    Attributes:
+        prompts: how many are behind each task.
+        agreement: columns task, kind, ig and ap (the baselines), and the estimate (mean, sd, low,
+            high) of Pearson's r of the prompt-averaged scores.
     """
 
     prompts: dict[str, int]

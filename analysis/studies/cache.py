@@ -41,6 +41,20 @@ def cached_scores(
     The key holds the weights, the prompts, the method and its settings, and the library's version
     and code. What an interrupted run had finished lies in a folder beside the file until the run
     is whole.
+
+    Examples:
+        >>> from analysis import activation_patching, load_model, load_task
+        >>> from analysis.studies.cache import cached_scores
+        >>> model = load_model("testbed")
+        >>> pairs = load_task("ioi", model, n=2)
+
+        Computed the first time, read afterwards:
+
+        >>> ap = cached_scores(activation_patching, model, pairs, kinds=("heads",))
+        >>> cached_scores(activation_patching, model, pairs, kinds=("heads",)).heads.equal(
+        ...     ap.heads
+        ... )
+        True
     """
     key = {
         "weights": fingerprint(model),
@@ -69,6 +83,16 @@ def cached_frame(
     """A frame computed once from `depends`, and kept in `data/results/`.
 
     The key holds `depends`, scores by their numbers, and the library's version and code.
+
+    Examples:
+        >>> import polars as pl
+        >>> from analysis.studies.cache import cached_frame
+
+        Computed the first time, read afterwards:
+
+        >>> squares = cached_frame("squares", lambda: pl.DataFrame({"square": [1, 4, 9]}), 3)
+        >>> squares["square"].to_list()
+        [1, 4, 9]
     """
     key = _frame_key(depends)
     path = _path(name, key)
@@ -202,10 +226,14 @@ def _statements(source: str) -> str:
     """What the source does, without what it says of it."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-        if documented and ast.get_docstring(node) is not None:
-            del node.body[0]
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            node.body = [statement for statement in node.body if not _is_docstring(statement)]
     return ast.dump(tree)
+
+
+def _is_docstring(statement: ast.stmt) -> bool:
+    """A constant that stands alone, also below what it describes."""
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 def _python_files(path: Path) -> list[Path]:

@@ -31,10 +31,12 @@ _AREAS = {"CPR": area_under, "CMD": area_to_one}
 
 @dataclass(frozen=True)
 class Circuits:
-    """curves: task, direction, kind, method, share (of components kept), faithfulness.
+    """How faithful circuits are that keep the components with the largest scores.
 
-    areas: task, direction, kind, area (CPR or CMD of MIB), method, and the estimate; the method
-        `IG - AP` is their paired difference.
+    Attributes:
+        curves: columns task, direction, kind, method, share (of components kept), faithfulness.
+        areas: columns task, direction, kind, area (CPR or CMD of MIB), method, and the estimate;
+            the method `IG - AP` is their paired difference.
     """
 
     curves: pl.DataFrame

@@ -93,7 +93,23 @@ def _estimates(
 
 
 def per_prompt(ap: Scores, ig: Scores) -> pl.DataFrame:
-    """Pearson's r of each prompt: columns task, direction, kind, prompt, r."""
+    """Pearson's r of each prompt: columns task, direction, kind, prompt, r.
+
+    Examples:
+        >>> from analysis import (
+        ...     activation_patching,
+        ...     integrated_gradients,
+        ...     load_model,
+        ...     load_task,
+        ... )
+        >>> from analysis.studies.comparison import per_prompt
+        >>> model = load_model("testbed")
+        >>> pairs = load_task("ioi", model, n=2)
+        >>> ap = activation_patching(model, pairs)
+        >>> ig = integrated_gradients(model, pairs)
+        >>> per_prompt(ap, ig).select("kind", "prompt").rows()
+        [('heads', 0), ('heads', 1), ('neurons', 0), ('neurons', 1)]
+    """
     frames = []
     for kind in KINDS:
         r = correlations(ap.of(kind), ig.of(kind))
@@ -103,7 +119,28 @@ def per_prompt(ap: Scores, ig: Scores) -> pl.DataFrame:
 
 
 def mean_scores(ap: Scores, ig: Scores) -> pl.DataFrame:
-    """Means over prompts: columns task, direction, kind, layer, component, ap, ig."""
+    """Means over prompts: columns task, direction, kind, layer, component, ap, ig.
+
+    In the metric's units, a row a component; any two methods can be compared.
+
+    Examples:
+        >>> from analysis import (
+        ...     activation_patching,
+        ...     integrated_gradients,
+        ...     load_model,
+        ...     load_task,
+        ... )
+        >>> from analysis.studies.comparison import mean_scores
+        >>> model = load_model("testbed")
+        >>> pairs = load_task("ioi", model, n=2)
+        >>> methods = activation_patching, integrated_gradients
+        >>> ap, ig = (method(model, pairs, kinds=("heads",)) for method in methods)
+        >>> scores = mean_scores(ap, ig)
+        >>> scores.columns
+        ['task', 'direction', 'kind', 'layer', 'component', 'ap', 'ig']
+        >>> scores.sort("ap").select("kind", "layer", "component").row(0)
+        ('heads', 2, 6)
+    """
     frames = []
     for kind in KINDS:
         first, second = (scores.of(kind).mean(dim=0).numpy() for scores in (ap, ig))

@@ -31,10 +31,12 @@ ABLATED, TO_MEANS, KEPT = "ablated", "ablated to means", "kept alone"
 class Consequences:
     """What sets of components do.
 
-    sets: task, direction, kind, k, treatment, set, size, prompts, and the estimate of the metric's
-        change as a share of the mean total effect: 0 changes nothing, 1 is as much as the whole
-        source. Of drawn sets it is the mean over draws of each prompt's change. A set named `A - B`
-        is the paired difference of two sets' changes.
+    Attributes:
+        sets: columns task, direction, kind, k, treatment, set, size, prompts, and the estimate
+            (mean, sd, low, high) of the metric's change as a share of the mean total effect: 0
+            changes nothing, 1 is as much as the whole source. Of drawn sets it is the mean over
+            draws of each prompt's change. A set named `A - B` is the paired difference of two
+            sets' changes.
     """
 
     sets: pl.DataFrame

@@ -43,14 +43,13 @@ _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
 def everything(n: int, seed: int = 0, processes: int | None = None) -> pl.DataFrame:
     """Computes every study on the model of record, unless that was done before.
 
+    The frame that it returns has the columns study, about (its task and model), and seconds: what
+    each part took in its process.
+
     Args:
         n: prompts a task for the studies that take most.
         processes: how many; None for one a core on a testbed, and a single one, which uses all
             cores by itself, on a larger model.
-
-    Returns:
-        Columns study, about (its task and model), seconds: what each part took in its process, and
-        in the last row what all of them took by the clock.
 
     Raises:
         ValueError: as `load_model` and `load_task` do.

@@ -26,10 +26,13 @@ _LEFT_END = quadrature("left", 1)
 
 @dataclass(frozen=True)
 class Facts:
-    """`table` has a row a fact: what is compared, and the largest relative difference.
+    """Each fact that connects the two methods, measured.
 
-    `parts` has a row a layer: the means over heads and prompts of |IG - AP| and of its two parts,
-    |Shapley - AP| and |IG - Shapley|, relative to the largest |total effect|.
+    Attributes:
+        prompts: how many are behind the numbers.
+        table: a row a fact: what is compared, and the largest relative difference.
+        parts: a row a layer: the means over heads and prompts of |IG - AP| and of its two parts,
+            |Shapley - AP| and |IG - Shapley|, relative to the largest |total effect|.
     """
 
     prompts: int

@@ -22,11 +22,12 @@ _PAIR = [*_SOURCE, "later_layer", "later_component"]
 
 @dataclass(frozen=True)
 class HeadToHead:
-    """Frames of `head_changes`, noising.
+    """Which heads change which: frames of `head_changes`, noising.
 
-    example: the worked example alone.
-    tasks: each task's prompts, with a column task in front.
-    wrong: what the notebook's own index changes, see `analysis.studies.faults.indexing`.
+    Attributes:
+        example: the worked example alone.
+        tasks: each task's prompts, with a column task in front.
+        wrong: what the notebook's own index changes, see `analysis.studies.faults.indexing`.
     """
 
     example: pl.DataFrame

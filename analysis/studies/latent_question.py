@@ -36,10 +36,14 @@ _METHODS = {"IG": integrated_gradients, "AP": activation_patching}
 
 @dataclass(frozen=True)
 class LatentQuestion:
-    """tests: model, task, kind (of the latent components), target (of what they change), outcome,
-    the comparison's effect, low, high, p, latent, controls, unmatched, imbalance (the largest
-    |balance| of a covariate), and q, p adjusted for the rate of false discoveries among all tests.
-    Without latent components or controls there is no test, and its numbers are null.
+    """Latent components beside their controls, a row a test.
+
+    Attributes:
+        tests: columns model, task, kind (of the latent components), target (of what they change),
+            outcome, the effect, low, high, p, latent, controls and unmatched of a `Comparison`,
+            imbalance (the largest |balance| of a covariate), and q, p adjusted for the rate of
+            false discoveries among all tests. Without latent components or controls there is no
+            test, and its numbers are null.
     """
 
     tests: pl.DataFrame

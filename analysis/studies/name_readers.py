@@ -41,10 +41,13 @@ NO_ROLE = "none"
 
 @dataclass(frozen=True)
 class NameReaders:
-    """heads: name, layer, component, ap (the mean, as a share of the mean total effect), the mean
-        attention to each of `PLACES`, and role; the strongest first.
-    links: component, through (their names), effect (`EFFECTS`), and the estimate over prompts, as
-        shares of the mean total effect.
+    """The strongest heads and what they read, and what goes through the readers.
+
+    Attributes:
+        heads: columns name, layer, component, ap (the mean, as a share of the mean total effect),
+            the mean attention to each of `PLACES`, and role; the strongest first.
+        links: columns component, through (their names), effect (`EFFECTS`), and the estimate over
+            prompts, as shares of the mean total effect.
     """
 
     heads: pl.DataFrame

@@ -125,6 +125,14 @@ def growth(task: str = "ioi") -> pl.DataFrame:
     """Operations by formula as one size grows and the others stay GPT-2 small's.
 
     Columns grows, size, method, operations; neurons alone are scored, in one direction.
+
+    Examples:
+        >>> from analysis.studies.performance import growth
+        >>> operations = growth("ioi")
+        >>> operations["grows"].unique(maintain_order=True).to_list()
+        ['prompts', 'layers', 'neurons in a layer']
+        >>> operations["method"].unique(maintain_order=True).to_list()
+        ['AP, hook loop', 'AP, engine', 'IG, engine, 24 steps']
     """
     return pl.DataFrame(list(_growth(task)))
 

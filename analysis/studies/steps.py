@@ -33,14 +33,16 @@ _HOOKS = {"heads": "blocks.{}.attn.hook_z", "neurons": "blocks.{}.mlp.hook_post"
 
 @dataclass(frozen=True)
 class Steps:
-    """gaps: task, kind, layer, rule, steps, gap, r.
+    """How exact IG is with few steps, and what moves where it is not.
 
-    `gap` is the largest |completeness gap| of any prompt, relative to the largest |total effect|;
-    `r` is Pearson's r with AP of the layer's prompt-averaged scores.
-
-    attention: task, kind, layer, prompt, moved: how far the attention of the later heads moves when
-        the whole layer is patched, the largest total variation of any of them at any position.
-    few: task, kind, layer, prompt, gap with `FEW` Gauss-Legendre steps.
+    Attributes:
+        gaps: columns task, kind, layer, rule, steps, gap (the largest |completeness gap| of any
+            prompt, relative to the largest |total effect|), and r (Pearson's r with AP of the
+            layer's prompt-averaged scores).
+        attention: columns task, kind, layer, prompt, moved: how far the attention of the later
+            heads moves when the whole layer is patched, the largest total variation of any of them
+            at any position.
+        few: columns task, kind, layer, prompt, gap with `FEW` Gauss-Legendre steps.
     """
 
     gaps: pl.DataFrame

@@ -22,9 +22,9 @@ def available_tasks() -> dict[str, Task]:
     return {task.name: task for task in tasks}
 
 
-# Those that the studies are about, in the report's order.
 _STUDIED = ("ioi", "greater-than", "gender-bias", "capital-country")
 TASKS = {name: available_tasks()[name] for name in _STUDIED}
+"""The tasks that the studies are about, by name, in the report's order."""
 
 
 def load_task(
@@ -50,6 +50,17 @@ def load_task(
 
     Raises:
         ValueError: for an unknown task, split or corruption, and where there are too few prompts.
+
+    Examples:
+        >>> from analysis import load_model, load_task
+        >>> model = load_model("testbed")
+        >>> pairs = load_task("capital-country", model, n=2)
+        >>> pairs.clean
+        ['Riyadh, the capital of', 'Monrovia, the capital of']
+        >>> pairs.corrupted
+        ['Bujumbura, the capital of', 'Bishkek, the capital of']
+        >>> load_task("greater-than", model, n=1).clean
+        ['The mission lasted from the year 1506 to the year 15']
     """
     if Path(name_or_path).suffix == ".csv":
         return read_csv(Path(name_or_path), model, n)

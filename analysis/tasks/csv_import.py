@@ -33,6 +33,23 @@ def read_csv(path: Path, model: TransformerBridge, n: int | None = None) -> Prom
     Raises:
         ValueError: for a missing or empty file, a missing column, a value that is no id or year,
             and for all that `build_pairs` raises.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> import polars as pl
+        >>> from analysis import load_model
+        >>> from analysis.tasks.csv_import import read_csv
+        >>> rows = pl.DataFrame(
+        ...     {
+        ...         "clean": ["When Mary and John ran, John saw"],
+        ...         "corrupted": ["When Mary and John ran, Mary saw"],
+        ...         "correct": [" Mary"],
+        ...         "incorrect": [" John"],
+        ...     }
+        ... )
+        >>> rows.write_csv("runners.csv")
+        >>> read_csv(Path("runners.csv"), load_model("testbed")).clean
+        ['When Mary and John ran, John saw']
     """
     rows = _rows(path)
     metric, labels = _answers(path, rows.columns, model.cfg.d_vocab)

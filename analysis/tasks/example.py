@@ -16,6 +16,20 @@ class Example:
 
     A label is a text that follows the prompt verbatim, leading space included, or a token id.
     `trained` says whether the testbed's training texts use this template (with other words).
+
+    Examples:
+        >>> from analysis import load_model
+        >>> from analysis.metrics import logit_diff
+        >>> from analysis.tasks import Example
+        >>> from analysis.tasks.pairs import build_pairs
+        >>> example = Example(
+        ...     clean="When Mary and John ran, John saw",
+        ...     corrupted="When Mary and John ran, Mary saw",
+        ...     right=(" Mary",),
+        ...     wrong=(" John",),
+        ... )
+        >>> build_pairs("runners", logit_diff, [[example]], load_model("testbed")).clean
+        ['When Mary and John ran, John saw']
     """
 
     clean: str
@@ -33,6 +47,16 @@ class Task:
     `examples(random, split, corruption)` yields, for every clean prompt of a split in random
     order, its possible examples: the first that a tokenizer allows is used. With `first_token`, a
     label stands for its first token, else it must be a single token.
+
+    Examples:
+        >>> from random import Random
+        >>> from analysis.tasks import TASKS
+        >>> task = TASKS["capital-country"]
+        >>> task.metric.__name__, task.corruptions, task.first_token
+        ('logit_diff', ('hard',), True)
+        >>> first, *others = next(task.examples(Random(0), "held-out", "hard"))
+        >>> first.clean, first.corrupted, first.right
+        ('Managua, the capital of', 'Valletta, the capital of', (' Nicaragua',))
     """
 
     name: str

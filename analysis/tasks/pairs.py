@@ -25,6 +25,19 @@ class PromptPairs:
 
     Prompts of different lengths stand side by side, never padded; `groups` gives those of one
     length together. `left_out` counts the examples that the tokenizer ruled out, by reason.
+
+    Examples:
+        >>> from analysis import load_model, load_task
+        >>> model = load_model("testbed")
+        >>> pairs = load_task("ioi", model, n=4)
+        >>> pairs.clean[0]
+        'When Richard and Rose went to the bakery, Richard gave a computer to'
+        >>> model.to_str_tokens(pairs.labels.tokens[0]), pairs.labels.signs[0].tolist()
+        ([' Rose', ' Richard'], [1.0, -1.0])
+        >>> [len(tokens) for tokens in pairs.clean_tokens], list(pairs.groups())
+        ([15, 16, 20, 16], [[0], [1, 3], [2]])
+        >>> len(pairs.select([0, 2]))
+        2
     """
 
     task: str
@@ -78,6 +91,22 @@ def build_pairs(
 
     Raises:
         ValueError: where n is under 1 or above what there is, or where nothing is left.
+
+    Examples:
+        >>> from analysis import load_model
+        >>> from analysis.metrics import logit_diff
+        >>> from analysis.tasks import Example
+        >>> from analysis.tasks.pairs import build_pairs
+        >>> def runner(name):
+        ...     prompts = (f"Mary and {name} ran, {actor} saw" for actor in (name, "Mary"))
+        ...     return [Example(*prompts, right=(" Mary",), wrong=(f" {name}",))]
+
+        One name is a single token, the other one is not:
+
+        >>> candidates = [runner("John"), runner("Xyzzy")]
+        >>> pairs = build_pairs("runners", logit_diff, candidates, load_model("testbed"))
+        >>> len(pairs), pairs.left_out
+        (1, {'a label is not a single token': 1})
     """
     if n is not None and n < 1:
         raise ValueError(f"{name}: n={n} prompts were asked for, n must be at least 1.")

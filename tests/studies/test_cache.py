@@ -67,6 +67,7 @@ def test_everything_that_scores_depend_on_is_in_the_key(
 SOURCE = '''"""A module."""
 
 STEPS = 24
+"""How many."""
 
 
 class Path:
@@ -83,6 +84,7 @@ class Path:
     [
         ("A module.", "Another module.", True),
         ("A path.", "A way.", True),
+        ("How many.", "Not few.", True),
         ("Its length.", "How long it is.", True),
         ('        """Its length."""\n', "", True),
         ("# counted", "# in points", True),
