@@ -70,7 +70,8 @@ def test_a_yaml_header_names_the_page(page):
 
 def test_sections_are_numbered_and_listed(page):
     made = page(
-        "# Page\n\n## One\n\n### Deep\n\n## Two {#sec-two}\n\n### Low\n\n## Last {.unnumbered}\n\n@sec-two"
+        "# Page\n\n## One\n\n### Deep\n\n## Two {#sec-two}\n\n### Low\n\n"
+        "## Last {.unnumbered}\n\n@sec-two"
     )
     assert '<h3 id="deep"><span class="number">1.1</span> Deep</h3>' in made
     assert '<span class="number">2.1</span> Low' in made
