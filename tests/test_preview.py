@@ -70,9 +70,11 @@ def test_a_yaml_header_names_the_page(page):
 
 def test_sections_are_numbered_and_listed(page):
     made = page(
-        "# Page\n\n## One\n\n### Deep\n\n## Two {#sec-two}\n\n## Last {.unnumbered}\n\n@sec-two"
+        "# Page\n\n## One\n\n### Deep\n\n## Two {#sec-two}\n\n### Low\n\n"
+        "## Last {.unnumbered}\n\n@sec-two"
     )
     assert '<h3 id="deep"><span class="number">1.1</span> Deep</h3>' in made
+    assert '<span class="number">2.1</span> Low' in made
     assert '<h2 class="unnumbered" id="last">Last</h2>' in made
     assert '<a href="#sec-two">Section\u00a02</a>' in made
     contents = made[made.index('aria-label="On this page"') :]
@@ -250,6 +252,7 @@ def test_files_that_pages_name_are_copied(tmp_path):
         reference_names='# Names\n\n```{=html}\n<a href="../data/c.parquet#x">c</a>\n```\n',
     )
     site = tmp_path / "_site" / "report"
+    assert not (tmp_path / "_site" / "out.md").exists()
     copied = {path.relative_to(site).as_posix() for path in site.rglob("*.*") if path.is_file()}
     assert copied - {"page.css", "index.html", "reference/names.html"} == {
         "images/a.svg",
