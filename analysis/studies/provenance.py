@@ -141,7 +141,7 @@ def content_hash(frame: pl.DataFrame) -> str:
     """A hash of a frame's columns, types and values, whatever file they are read from."""
     digest = sha256()
     for column in frame.iter_columns():
-        digest.update(f"{column.name} {column.dtype} {column.null_count()}".encode())
+        digest.update(f"{column.name} {column.dtype}".encode())
         values = column.explode() if isinstance(column.dtype, pl.Array) else column
         plain = values.dtype.is_numeric() and not values.null_count()
         digest.update(

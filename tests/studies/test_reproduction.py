@@ -90,6 +90,7 @@ def test_a_results_hash_is_not_its_files(numbers, compression):
 def test_a_results_hash_is_of_all_that_it_says():
     pairs = pl.Series([[1.0, 2.0], [3.0, 4.0]], dtype=pl.Array(pl.Float32, 2))
     frame = pl.DataFrame({"task": ["ioi", "abc"], "heads": pairs, "none": [None, 1.0]})
+    frame = frame.with_columns(count=pl.lit(0, pl.Int64))
     others = [
         frame.reverse(),
         frame.rename({"none": "mean"}),
@@ -97,6 +98,7 @@ def test_a_results_hash_is_of_all_that_it_says():
         frame.with_columns(none=pl.Series([1.0, None])),
         frame.with_columns(heads=pl.Series([[1.0, 2.0], [3.0, 5.0]], dtype=pairs.dtype)),
         frame.with_columns(heads=pairs.cast(pl.Array(pl.Float64, 2))),
+        frame.with_columns(count=0.0),
     ]
     hashes = {provenance.content_hash(other) for other in (frame, *others)}
     assert len(hashes) == len(others) + 1
