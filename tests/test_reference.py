@@ -122,7 +122,7 @@ def test_an_entry_has_signature_prose_arguments_errors_example_and_source(pages)
         "**Raises**\n\n`ValueError`\n:   for an unknown direction",
         "**Example**\n\n```python\nfrom analysis import activation_patching",
         "```text\ntorch.Size([1, 4])\n```",
-        'title="Source: analysis/ablation.py"',
+        'title="Source: `analysis/ablation.py`"',
         "    check_choices(direction, baseline, (kind,))\n",
     )
     places = [entry.index(part) for part in parts]

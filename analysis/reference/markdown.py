@@ -138,7 +138,7 @@ def _printed(want: str) -> str:
 def _folded_source(found: griffe.Object) -> str:
     path = found.relative_package_filepath
     return (
-        f'::: {{.callout-note collapse="true" title="Source: {path}"}}\n'
+        f'::: {{.callout-note collapse="true" title="Source: `{path}`"}}\n'
         f"{code(_without_docstring(dedent(found.source)))}\n:::"
     )
 

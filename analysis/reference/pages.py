@@ -9,13 +9,18 @@ from typer.main import get_command
 from analysis.reference.markdown import Links, code, describe, prose
 from analysis.reference.rooms import ROOMS, Entry, Room, entries, modules, package
 
-# Nothing is executed, and code is what the reader came for.
+# Nothing is executed, and code is what the reader came for. A link's line hides no underscore.
 _SETTINGS = """\
 engine: markdown
-number-sections: false
-code-fold: false
-code-tools: false
-toc-depth: 3"""
+format:
+  html:
+    number-sections: false
+    code-fold: false
+    code-tools: false
+    toc-depth: 3
+    toc-expand: 3
+    include-in-header:
+      text: '<style>a:has(code) { text-underline-offset: 0.3em; }</style>'"""
 _HOW_TO_READ = Path(__file__).with_name("how_to_read.md")
 _INDEX, _COMMANDS = "index", "command-line"
 
