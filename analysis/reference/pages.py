@@ -9,7 +9,8 @@ from typer.main import get_command
 from analysis.reference.markdown import Links, code, describe, prose
 from analysis.reference.rooms import ROOMS, Entry, Room, entries, modules, package
 
-# Nothing is executed, and code is what the reader came for. A link's line hides no underscore.
+# Nothing is executed or drawn, and code is what the reader came for: also in definitions and
+# headings its ground suits either theme, and no link's line hides an underscore.
 _SETTINGS = """\
 engine: markdown
 format:
@@ -19,8 +20,14 @@ format:
     code-tools: false
     toc-depth: 3
     toc-expand: 3
+    include-after-body:
+      text: ''
     include-in-header:
-      text: '<style>a:has(code) { text-underline-offset: 0.3em; }</style>'"""
+      text: |
+        <style>
+        :not(pre) > code { background-color: rgba(127, 127, 127, 0.15); }
+        a:has(code) { text-underline-offset: 0.3em; }
+        </style>"""
 _HOW_TO_READ = Path(__file__).with_name("how_to_read.md")
 _INDEX, _COMMANDS = "index", "command-line"
 
