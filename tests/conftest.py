@@ -6,7 +6,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # a worker a core; more threads would fight over them
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import hypothesis
 import pytest
@@ -15,6 +19,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from analysis import load_model, paths
+
+ROOT = Path(__file__).parents[1]
 
 hypothesis.settings.register_profile(
     "project", deadline=None, max_examples=25, derandomize=True, database=None
@@ -44,6 +50,49 @@ def tiny(tiny_directory: Path) -> TransformerBridge:
 def tiny_raw(tiny_directory: Path) -> TransformerBridge:
     """The same model without weight processing."""
     return TransformerBridge.boot_transformers(str(tiny_directory), device="cpu").eval()
+
+
+class Paper(NamedTuple):
+    """The preview of the report, and what making it took."""
+
+    project: Path  # a copy of the documents
+    site: Path
+    environment: dict[str, str]
+    printed: str
+    computed: set[str]
+    late: set[str]  # results that pages had to compute
+
+
+@pytest.fixture(scope="session")
+def paper(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Paper:
+    """What `make paper` makes without Quarto, of a tiny model."""
+    project, results = (tmp_path_factory.mktemp(name) for name in ("project", "results"))
+    shutil.copy(ROOT / "_quarto.yml", project)
+    made = shutil.ignore_patterns("charts.js", "data", "reference")
+    shutil.copytree(ROOT / "report", project / "report", ignore=made)
+    environment = {
+        "ANALYSIS_RESULTS": str(results),
+        "ANALYSIS_PROMPTS": "20",
+        "ANALYSIS_MODEL": str(tiny_directory),
+        "PYTHONPATH": str(ROOT),
+    }
+
+    def analysis(command: str) -> str:
+        ran = subprocess.run(
+            [sys.executable, "-m", "analysis", command],
+            capture_output=True,
+            text=True,
+            cwd=project,
+            env=os.environ | environment,
+        )
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    printed = analysis("run")
+    computed = {path.name for path in results.glob("*.parquet")}
+    analysis("preview")
+    late = {path.name for path in results.glob("*.parquet")} - computed
+    return Paper(project, project / "_site", environment, printed, computed, late)
 
 
 def random_tokens(model: TransformerBridge, prompts: int, positions: int) -> torch.Tensor:

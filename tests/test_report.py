@@ -1,13 +1,7 @@
 """Every document's cells run, on small results, by the tools of the plain preview."""
 
-import html
-import json
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from nbclient.exceptions import CellExecutionError
@@ -29,30 +23,6 @@ PAGES = (
     "reproduce",
     "glossary",
 )
-
-
-class Paper(NamedTuple):
-    site: Path
-    printed: str
-    computed: set[str]
-    late: set[str]  # results that pages had to compute
-
-
-@pytest.fixture(scope="module")
-def paper(tiny_directory, tmp_path_factory) -> Paper:
-    """What `make paper` makes without Quarto, of a tiny model."""
-    site, results = (tmp_path_factory.mktemp(name) for name in ("site", "results"))
-    with pytest.MonkeyPatch.context() as patch:
-        # Documents run in kernels of their own, which the environment reaches.
-        patch.setenv("ANALYSIS_RESULTS", str(results))
-        patch.setenv("ANALYSIS_PROMPTS", "20")
-        patch.setenv("ANALYSIS_MODEL", str(tiny_directory))
-        command = [sys.executable, "-m", "analysis", "run"]
-        ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
-        computed = {path.name for path in results.glob("*.parquet")}
-        preview.render(ROOT / "report", site)
-        late = {path.name for path in results.glob("*.parquet")} - computed
-    return Paper(site, ran.stdout, computed, late)
 
 
 @pytest.fixture
@@ -95,27 +65,6 @@ def test_charts_are_drawn_by_a_script_beside_the_pages(site):
     assert page.count('<script src="charts.js"></script>') == 1
     script = (site / "report" / "charts.js").read_text()
     assert 'querySelectorAll(".chart")' in script
-
-
-def test_a_click_on_a_point_leads_to_its_row(site, tmp_path):
-    """In a real browser: the pointer's text names the component, and its row has the focus."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium on this machine to open the page with")
-    click = (site / "report" / "aligned-baselines.html").read_text() + (
-        "<script>" + (ROOT / "tests" / "click.js").read_text() + "</script>"
-    )
-    (site / "report" / "click.html").write_text(click)
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=9000"]
-    command += [f"--user-data-dir={tmp_path}", "--dump-dom"]
-    page = subprocess.run(
-        [*command, (site / "report" / "click.html").as_uri()], capture_output=True, text=True
-    ).stdout
-    (found,) = re.findall(r"<title>clicked (.*?)</title>", page)
-    clicked = json.loads(html.unescape(found))
-    assert re.fullmatch(r"(head|neuron) \d\.\d+", clicked["row"])
-    assert clicked["row"] in clicked["label"] and clicked["row"] in clicked["pointer"]
-    assert clicked["focus"]
 
 
 def test_a_page_keeps_no_names_for_the_next(tmp_path):
