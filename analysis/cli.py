@@ -153,6 +153,21 @@ def reference(
 
 
 @app.command()
+def offline(
+    site: Annotated[
+        Path,
+        typer.Argument(
+            envvar="QUARTO_PROJECT_OUTPUT_DIR", help="The folder that Quarto rendered to."
+        ),
+    ] = Path("_site"),
+) -> None:
+    """Make Quarto's pages read the same from disk, and need no other host."""
+    from analysis.offline import make_offline
+
+    make_offline(site)
+
+
+@app.command()
 def preview(
     source: Annotated[Path, typer.Argument(help="The folder of documents.")] = Path("report"),
     site: Annotated[Path, typer.Argument(help="Where the pages go.")] = Path("_site"),

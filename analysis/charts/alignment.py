@@ -34,6 +34,10 @@ def plot_baselines(agreement: pl.DataFrame) -> alt.HConcatChart:
     )
 
 
+# Where white stands out from the scheme's colours more than black does.
+_ON_DARK = "datum.mean > 0.79 || datum.mean < -0.68"
+
+
 def _pairs_of_baselines(agreement: pl.DataFrame, title: str) -> Layered:
     cells = alt.Chart(agreement).encode(
         alt.X("ap:N", title="AP's baseline", sort=None, axis=alt.Axis(labelAngle=0)),
@@ -44,7 +48,7 @@ def _pairs_of_baselines(agreement: pl.DataFrame, title: str) -> Layered:
     tiles = cells.mark_rect().encode(alt.Color("mean:Q", title="r", scale=scale))
     written = cells.mark_text().encode(
         alt.Text("mean:Q", format=".2f"),
-        color=alt.condition("abs(datum.mean) > 0.6", alt.value("white"), alt.value("black")),
+        color=alt.condition(_ON_DARK, alt.value("white"), alt.value("black")),
     )
     return alt.layer(tiles, written, width=120, height=120, title=title)
 

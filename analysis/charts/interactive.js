@@ -1,7 +1,8 @@
 // Draws the page's charts. A chart whose marks are components lists them in a table below it, and a
-// click on a mark leads to its row.
+// click on a mark leads to its row. What is too wide for the page scrolls in a box of its own.
 
 const HIDDEN = new Set(["name"]);
+const EQUATION = 'span:has(> math[display="block"])';
 
 function components(spec) {
   const found = new Map();
@@ -50,9 +51,9 @@ function addListing(place, found) {
     if (details.childElementCount === 1) {
       const frame = document.createElement("div");
       frame.className = "chart-frame";
-      frame.tabIndex = 0;
       frame.append(listing(found));
       details.append(frame);
+      leadKeyboard(frame);
     }
   };
   details.addEventListener("toggle", fill);
@@ -70,6 +71,31 @@ function addListing(place, found) {
   };
 }
 
+// The arrow keys scroll a box only where Tab reaches it.
+function leadKeyboard(box) {
+  const caption = box.closest("figure")?.querySelector("figcaption")?.textContent.trim();
+  const named = { tabindex: 0, role: "region", "aria-label": caption ?? "Wider than the page" };
+  const lead = () => {
+    const scrolls = box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight;
+    for (const [name, value] of Object.entries(named)) {
+      if (scrolls) box.setAttribute(name, value);
+      else box.removeAttribute(name);
+    }
+  };
+  new ResizeObserver(lead).observe(box);
+}
+
+// Tables get boxes, except in the preview's; equations, code and charts stand in one as they are.
+function boxWide() {
+  for (const table of document.querySelectorAll("table:not(.scroll *)")) {
+    const box = document.createElement("div");
+    box.className = "wide";
+    table.replaceWith(box);
+    box.append(table);
+  }
+  document.querySelectorAll(`.wide, .chart, pre, ${EQUATION}`).forEach(leadKeyboard);
+}
+
 async function draw(place) {
   const spec = JSON.parse(place.querySelector("script").textContent);
   const { view } = await vegaEmbed(place.firstElementChild, spec, { actions: false, renderer: "svg" });
@@ -82,10 +108,17 @@ async function draw(place) {
 
 const style = document.createElement("style");
 style.textContent = `
-  .chart { overflow-x: auto; text-align: start; }
+  .chart, .wide, ${EQUATION} { overflow-x: auto; }
+  ${EQUATION} { display: block; }
+  .chart { text-align: start; }
+  .chart svg :is(.role-axis-label, .role-axis-title, .role-title, .role-legend) text {
+    fill: currentColor;
+  }
+  .chart-source { font-size: 0.875rem; }
   .chart-frame { max-height: 20rem; overflow: auto; }
   .chart-rows { font-size: 0.8rem; width: auto; }
   .chart-rows .chosen > * { outline: 2px solid #D55E00; }
 `;
 document.head.append(style);
+boxWide();
 for (const place of document.querySelectorAll(".chart")) draw(place);

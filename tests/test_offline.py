@@ -1,0 +1,50 @@
+"""What is taken out of Quarto's pages; `test_site.py` reads them in a browser."""
+
+import pytest
+
+from analysis.offline import make_offline
+
+PAGE = """<html><head>
+<script src="site_libs/quarto-html/quarto.js" type="module"></script>
+<script src="site_libs/quarto-html/tabsets/tabsets.js" type="module"></script>
+<script src="site_libs/quarto-nav/quarto-nav.js"></script>
+<script src="https://host.test/require.min.js" integrity="sha384-c9c"></script>
+<script src="https://host.test/jquery.min.js" data-relocate-top="true"></script>
+<script type="module">define('jquery', [], () => window.jQuery)</script>
+</head><body><script src="charts.js"></script></body></html>
+"""
+SCRIPT = 'import * as tabsets from "./tabsets/tabsets.js";\n\nconst one = 1;\ntabsets.init();\n'
+
+
+@pytest.fixture
+def site(tmp_path):
+    library = tmp_path / "site_libs" / "quarto-html"
+    (library / "tabsets").mkdir(parents=True)
+    (tmp_path / "index.html").write_text(PAGE)
+    (library / "quarto.js").write_text(SCRIPT)
+    (library / "tabsets" / "tabsets.js").write_text("export function init() {}\n")
+    make_offline(tmp_path)
+    return tmp_path
+
+
+def test_pages_load_plain_scripts_of_their_own_site(site):
+    scripts = [line for line in (site / "index.html").read_text().splitlines() if "src=" in line]
+    assert scripts == [
+        '<script src="site_libs/quarto-html/quarto.js" defer></script>',
+        '<script src="site_libs/quarto-nav/quarto-nav.js"></script>',
+        '</head><body><script src="charts.js"></script></body></html>',
+    ]
+    assert "define(" not in (site / "index.html").read_text()
+
+
+def test_the_module_and_what_it_imports_become_one_plain_script(site):
+    script = (site / "site_libs" / "quarto-html" / "quarto.js").read_text()
+    assert "import" not in script and "export" not in script
+    assert script.index("function init()") < script.index("const one = 1;")
+
+
+def test_a_site_made_offline_stays_as_it_is(site):
+    files = [path for path in site.rglob("*") if path.is_file()]
+    before = [path.read_text() for path in files]
+    make_offline(site)
+    assert [path.read_text() for path in files] == before
