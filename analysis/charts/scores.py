@@ -172,7 +172,13 @@ def plot_attn(
         >>> import polars as pl
         >>> from analysis.charts import plot_attn
         >>> scores = pl.DataFrame(
-        ...     {"kind": "heads", "layer": [0, 0], "component": [0, 1], "ap": [-2.0, 0.1]}
+        ...     {
+        ...         "kind": "heads",
+        ...         "layer": [0, 0],
+        ...         "component": [0, 1],
+        ...         "ap": [-2.0, 0.1],
+        ...         "ig": [-1.8, 0.2],
+        ...     }
         ... )
         >>> plot_attn(scores, "ap", "activation patching", largest=2.0).save("heads.html")
     """

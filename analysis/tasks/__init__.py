@@ -16,7 +16,13 @@ __all__ = ["TASKS", "Example", "PromptPairs", "Task", "available_tasks", "load_t
 
 
 def available_tasks() -> dict[str, Task]:
-    """Every task by its name: what a file of this folder calls `TASK`."""
+    """Every task by its name: what a file of this folder calls `TASK`.
+
+    Examples:
+        >>> from analysis.tasks import available_tasks
+        >>> sorted(available_tasks())
+        ['capital-country', 'gender-bias', 'greater-than', 'ioi']
+    """
     modules = [import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)]
     tasks = [module.TASK for module in modules if hasattr(module, "TASK")]
     return {task.name: task for task in tasks}
