@@ -1,8 +1,9 @@
 """Makes Quarto's pages read the same from disk as from a server, with no other host.
 
-Two things of Quarto's stand in the way, and no option of it takes them out. It gives every page
+Three things of Quarto's stand in the way, and no option of it takes them out. It gives every page
 with HTML that a cell made the scripts of Jupyter's widgets, from another host; these pages have no
-widgets. And its own script is a module, which browsers do not load from disk.
+widgets. Its own script is a module, which browsers do not load from disk. And the page that leads
+on to the first one has no icon, so that browsers ask the host for one that is not there.
 """
 
 import re
@@ -15,20 +16,22 @@ _WIDGETS = re.compile(
 )
 _TABSETS = re.compile(r'<script src="[^"]*/tabsets\.js" type="module"></script>\s*')
 _MODULE = re.compile(r'(<script src="[^"]*/quarto\.js") type="module">')
+_LEADS_ON = re.compile(r"<head>(?=\s*<title>Redirect)")
 _IMPORT = 'import * as tabsets from "./tabsets/tabsets.js";\n'
 
 
 def make_offline(site: Path) -> None:
     """Changes the pages and Quarto's script below `site`; once changed, they stay as they are."""
     for page in site.rglob("*.html"):
-        _rewrite(page, _without_modules)
+        _rewrite(page, _mended)
     for script in site.glob("site_libs/quarto-html/quarto.js"):
         tabsets = (script.parent / "tabsets" / "tabsets.js").read_text(encoding="utf-8")
         _rewrite(script, partial(_bundled, tabsets))
 
 
-def _without_modules(page: str) -> str:
+def _mended(page: str) -> str:
     page = _TABSETS.sub("", _WIDGETS.sub("", page))
+    page = _LEADS_ON.sub('<head><link rel="icon" href="data:,">', page)
     return _MODULE.sub(r"\1 defer>", page)
 
 

@@ -37,6 +37,13 @@ def test_pages_load_plain_scripts_of_their_own_site(site):
     assert "define(" not in (site / "index.html").read_text()
 
 
+def test_the_page_that_leads_on_asks_for_no_icon(tmp_path):
+    page = tmp_path / "index.html"
+    page.write_text("<html><head>\n<title>Redirect to report/index.html</title></head></html>")
+    make_offline(tmp_path)
+    assert '<head><link rel="icon" href="data:,">' in page.read_text()
+
+
 def test_the_module_and_what_it_imports_become_one_plain_script(site):
     script = (site / "site_libs" / "quarto-html" / "quarto.js").read_text()
     assert "import" not in script and "export" not in script
