@@ -74,6 +74,7 @@ def paper(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Pap
         "ANALYSIS_RESULTS": str(results),
         "ANALYSIS_PROMPTS": "20",
         "ANALYSIS_MODEL": str(tiny_directory),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONPATH": str(ROOT),
     }
 
