@@ -1,7 +1,7 @@
 """The studies: each runs, keeps its results and returns tidy frames."""
 
+import functools
 import os
-from functools import cache
 
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -37,4 +37,4 @@ def model_name() -> str:
     return os.environ.get("ANALYSIS_MODEL", "testbed")
 
 
-_trained, _untrained = cache(load_model), cache(load_untrained)
+_trained, _untrained = functools.cache(load_model), functools.cache(load_untrained)
