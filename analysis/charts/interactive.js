@@ -114,7 +114,7 @@ style.textContent = `
   .chart svg :is(.role-axis-label, .role-axis-title, .role-title, .role-legend) text {
     fill: currentColor;
   }
-  .chart-source { font-size: 0.875rem; }
+  .chart details { font-size: 0.875rem; }
   .chart-frame { max-height: 20rem; overflow: auto; }
   .chart-rows { font-size: 0.8rem; width: auto; }
   .chart-rows .chosen > * { outline: 2px solid #D55E00; }

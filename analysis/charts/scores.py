@@ -56,9 +56,9 @@ def plot_metrics(metrics: pl.DataFrame, units: dict[str, str]) -> alt.ConcatChar
 
 
 @offers_data
-def plot_agreement(scores: pl.DataFrame, titles: dict[str, str]) -> alt.ConcatChart:
-    """IG against AP, a panel a task, heads over neurons; columns task, kind, layer, component, ap,
-    ig, these as shares of the mean total effect. `titles` has each task's title.
+def plot_agreement(scores: pl.DataFrame, labels: dict[str, dict[str, str]]) -> alt.VConcatChart:
+    """IG against AP, a column a task, heads above neurons; columns task, kind, layer, component,
+    ap, ig, these as shares of the mean total effect. `labels` has a text for each task and kind.
 
     Examples:
         >>> import polars as pl
@@ -73,32 +73,36 @@ def plot_agreement(scores: pl.DataFrame, titles: dict[str, str]) -> alt.ConcatCh
         ...         "ig": [0.4, 0.1, 0.1, -0.1],
         ...     }
         ... )
-        >>> plot_agreement(scores, {"ioi": "IOI"}).save("agreement.html")
+        >>> labels = {"ioi": {"heads": "r = 0.97", "neurons": "r = 1.00"}}
+        >>> plot_agreement(scores, labels).save("agreement.html")
     """
-    return alt.concat(
-        *(
-            _agreement(scores.filter(pl.col("task") == task), title)
-            for task, title in titles.items()
-        ),
-        columns=2,
-    )
+    rows = [
+        [
+            _agreement(
+                scores.filter(pl.col("task") == task, pl.col("kind") == kind),
+                [f"{task}, {kind}", label[kind]],
+            )
+            for task, label in labels.items()
+        ]
+        for kind in KIND_TITLES
+    ]
+    return alt.vconcat(*(alt.hconcat(*row, spacing=12) for row in rows))
 
 
-def _agreement(scores: pl.DataFrame, title: str) -> Layered:
-    neurons, heads = (scores.filter(pl.col("kind") == kind) for kind in ("neurons", "heads"))
-    drawn = pl.concat([keep_extremes(neurons, MOST_POINTS), heads])
-    share = alt.Axis(format="%", tickCount=5)
+def _agreement(scores: pl.DataFrame, title: list[str]) -> Layered:
+    share = alt.Axis(format="%", tickCount=4)
     points = (
-        alt.Chart(named(drawn).select("name", "kind", "ap", "ig"))
-        .mark_circle(opacity=0.6, size=26)
+        alt.Chart(named(keep_extremes(scores, MOST_POINTS)).select("name", "ap", "ig"))
+        .mark_circle(color=BLUE, opacity=0.6, size=22)
         .encode(
-            alt.X("ap:Q", title="activation patching", axis=share),
-            alt.Y("ig:Q", title="integrated gradients", axis=share),
-            alt.Color("kind:N", title=None, sort=list(KIND_TITLES)),
-            tooltip=_both_scores("%"),
+            alt.X("ap:Q", title="AP / total effect", axis=share),
+            alt.Y("ig:Q", title="IG / total effect", axis=share),
+            tooltip=_both_scores(".1%"),
         )
     )
-    return alt.layer(_identity(scores), points, width=250, height=170, title=title)
+    return alt.layer(
+        _identity(scores), points, width=128, height=110, title=alt.Title(title, fontSize=11)
+    )
 
 
 def plot_correlation(scores: pl.DataFrame, title: str, linked: bool = False) -> Layered:

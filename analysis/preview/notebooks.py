@@ -29,7 +29,8 @@ async def execute(notebooks: list[NotebookNode], root: Path) -> None:
     """Executes the notebooks in place; cells run in `root`, as Quarto's do.
 
     Most of a document's time is the libraries' import, so a kernel a core takes one document after
-    another, and forgets the last one's names before the next. Text alone takes no kernel.
+    another, and forgets the last one's names before the next. Each has one thread: more of them would
+    fight over the cores. Text alone takes no kernel.
     """
     with_code = [notebook for notebook in notebooks if _has_code(notebook)]
     waiting = iter(with_code)
@@ -45,13 +46,14 @@ def _has_code(notebook: NotebookNode) -> bool:
 async def _work_through(waiting: Iterator[NotebookNode], root: Path, bar: tqdm) -> None:
     kernel = AsyncKernelManager(kernel_name="python3")
     resources = {"metadata": {"path": str(root)}}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     try:
         for notebook in waiting:
             client = NotebookClient(notebook, km=kernel, timeout=None, resources=resources)
             forget = new_code_cell("%reset -f")
             notebook.cells.insert(0, forget)
             try:
-                await client.async_execute(cleanup_kc=False)
+                await client.async_execute(cleanup_kc=False, env=environment)
             finally:
                 if client.kc:
                     client.kc.stop_channels()

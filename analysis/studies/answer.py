@@ -48,13 +48,9 @@ class Answer:
             ]
         )
 
-    def titles(self) -> dict[str, str]:
-        """Each task with its correlations, as a chart's title."""
-        return {
-            task: f"{task}: r = {self.aligned.estimate(task, 'heads').mean:.2f} (heads), "
-            f"{self.aligned.estimate(task, 'neurons').mean:.2f} (neurons)"
-            for task in self.aligned.prompts
-        }
+    def labels(self) -> dict[str, dict[str, str]]:
+        """The correlation of each task and kind, as a chart's labels."""
+        return {task: self.aligned.labels(task) for task in self.aligned.prompts}
 
     def _when(self) -> str:
         lowest = {kind: self.aligned.lowest(kind) for kind in KINDS}

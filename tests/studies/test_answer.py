@@ -95,7 +95,8 @@ def test_a_task_is_a_row():
     assert row["clean"].startswith("3.00") and row["corrupted"].startswith("-1.00")
     assert row["r, heads"].startswith("0.99") and row["r, neurons"].startswith("0.98")
     assert row["same top 10 neurons"].startswith("0.88")
-    assert answer(0.9).titles() == {"ioi": "ioi: r = 0.99 (heads), 0.98 (neurons)"}
+    (labels,) = answer(0.9).labels().values()
+    assert labels["heads"].startswith("r = 0.99") and labels["neurons"].startswith("r = 0.98")
 
 
 def test_shares_are_scores_over_the_mean_total_effect():
