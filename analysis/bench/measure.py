@@ -29,6 +29,7 @@ SAMPLED_LAYERS = 4
 # As many prompts of one shape as a data set of 100 has; so many components of them at once are as
 # fast as a full batch.
 PATCHED_PROMPTS, PATCHED_COMPONENTS, PATCHED_REPEATS = 8, 16, 3
+HELD = 2**30  # bytes, enough for both runs of these prompts
 INTEGRATED_PROMPTS, STEPS, INTEGRATED_REPEATS = 4, 8, 2
 GPT2_SHAPE = "GPT-2 small's shape"
 MODELS = {
@@ -112,16 +113,19 @@ def _time_model(name: str, model: TransformerBridge) -> Iterator[Timing]:
 def _part(model: TransformerBridge, task: str, prompts: int) -> tuple[Part, float]:
     """Random prompts of the task's shape, and the seconds of their two unpatched runs.
 
+    All are held together, so that both sides of a comparison have the same prompts, and resumed in
+    the batches of the default memory.
+
     Raises:
-        ValueError: where the default memory does not hold them together.
+        ValueError: where `HELD` is not enough for them.
     """
     forward = forward_of(model)
     pairs = random_pairs(task, SHAPES[task], prompts, model.cfg.d_vocab)
     parts, seconds = timed(
-        lambda: list(split_into_parts(forward, pairs, "noising", "source", MEMORY))
+        lambda: list(split_into_parts(forward, pairs, "noising", "source", HELD))
     )
     (part,) = parts
-    return part, seconds
+    return replace(part, memory=part.memory * MEMORY // HELD), seconds
 
 
 def _warm(model: TransformerBridge, part: Part, kind: str) -> None:
@@ -222,7 +226,7 @@ def _hold_a_hundred_prompts(model: TransformerBridge) -> None:
     """Every prompt's runs, and one batch of each kind of the largest part's costliest layer."""
     pairs = random_pairs("ioi", SHAPES["ioi"], 100, model.cfg.d_vocab)
     nodes, weights = quadrature("gauss-legendre", 1)
-    parts = split_into_parts(forward_of(model), pairs, "noising", "source", MEMORY)
+    parts = split_into_parts(forward_of(model), pairs, "noising", "source", HELD)
     for number, part in enumerate(parts):
         for site in part.sites() if number == 0 else ():
             if site.layer == 0:
