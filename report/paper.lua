@@ -14,3 +14,10 @@ function Math(math)
   local text = math.text:gsub("%s+", " "):gsub('[\\"]', "\\%0")
   return { pandoc.RawInline("typst", '#set math.equation(alt: "' .. text .. '");'), math }
 end
+
+-- An anchor without text is no place in the PDF unless something stands there.
+function Span(span)
+  if #span.content == 0 and span.identifier ~= "" then
+    return pandoc.RawInline("typst", "#metadata(none) <" .. span.identifier .. ">")
+  end
+end
