@@ -97,6 +97,12 @@ def test_every_figure_table_and_equation_is_referred_to_on_its_page(name):
     assert [label for label in labels if not re.search(rf"@{label}(?![\w-])", text)] == []
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_a_link_to_a_page_leads_to_its_part_of_the_pdf(name):
+    title = (ROOT / "report" / f"{name}.qmd").read_text().splitlines()[0]
+    assert title.startswith("# ") and title.endswith(f" {{#{name}}}")
+
+
 def test_no_two_figures_have_the_same_code():
     """A figure's label and alternative text are found by its code."""
     codes = [

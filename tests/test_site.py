@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from crawl import Crawl, Fault, chromium, obstacles, served, settle
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page
 
 # One worker renders the site once for all of these.
 pytestmark = pytest.mark.xdist_group("report")
@@ -101,6 +101,29 @@ def test_a_mark_names_its_component_and_leads_to_its_row(page):
     row = page.locator("tr.chosen")
     assert row.locator("th").inner_text() == component
     assert row.evaluate("row => row === document.activeElement")
+
+
+def test_a_rectangle_over_points_chooses_the_same_heads_in_both_heatmaps(page):
+    chart = page.locator("#fig-ioi .chart")
+    chart.scroll_into_view_if_needed()
+    assert heads(chart, "circle") == heads(chart, "rect mark")
+    box = chart.locator('path[aria-roledescription="circle"]').first.bounding_box()
+    page.mouse.move(box["x"] - 4, box["y"] - 4)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] + 4, box["y"] + box["height"] + 4, steps=4)
+    page.mouse.up()
+    chosen = heads(chart, "circle", faded=False)
+    assert 0 < len(chosen) < len(heads(chart, "circle"))
+    assert chosen == heads(chart, "rect mark", faded=False)
+
+
+def heads(chart: Locator, mark: str, faded: bool = True) -> set[str]:
+    """The heads whose marks a chart shows, without the faded ones if told so."""
+    shown = chart.locator(f'path[aria-roledescription="{mark}"]').evaluate_all(
+        "marks => marks.map(mark => [mark.ariaLabel, getComputedStyle(mark).opacity])"
+    )
+    labels = [label for label, opacity in shown if faded or float(opacity) > 0.2]
+    return {found[0] for label in labels if (found := re.search(r"head \d+\.\d+", label))}
 
 
 def test_tab_reaches_what_scrolls_and_what_opens(page):

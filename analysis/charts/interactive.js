@@ -88,6 +88,8 @@ function leadKeyboard(box) {
 // Tables get boxes, except in the preview's; equations, code and charts stand in one as they are.
 function boxWide() {
   for (const table of document.querySelectorAll("table:not(.scroll *)")) {
+    // A browser shares the width out better than Quarto's columns do.
+    table.querySelector("colgroup")?.remove();
     const box = document.createElement("div");
     box.className = "wide";
     table.replaceWith(box);

@@ -26,6 +26,7 @@ from IPython.display import Markdown
 # Cells run in the project's folder.
 REPORT = Path("report")
 _DATA = "data"
+_WRAPPED = 45  # letters of a table's cell
 _SOURCE = Path(__file__).with_name("interactive.js")
 _CELL = re.compile(r"^```{python}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LABEL = re.compile(r"^#\| label: (fig-\S+)$", re.MULTILINE)
@@ -76,7 +77,7 @@ def table(frame: pl.DataFrame) -> Markdown:
     """A frame as a Markdown table, which every format renders natively.
 
     A column's dashes are as many as its longest cell's letters, and some for its margins: where a
-    table is too wide for its lines, columns share the width by them.
+    table is too wide for the PDF's lines, columns share the width by them. Longer cells wrap.
 
     Examples:
         >>> import polars as pl
@@ -88,7 +89,8 @@ def table(frame: pl.DataFrame) -> Markdown:
     """
     texts = ([str(value) for value in row] for row in frame.iter_rows())
     rows = [[cell.replace("|", r"\|") for cell in row] for row in (frame.columns, *texts)]
-    dashes = ["-" * (max(map(len, column)) + 3) for column in zip(*rows, strict=True)]
+    longest = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    dashes = ["-" * (min(length, _WRAPPED) + 3) for length in longest]
     rows.insert(1, dashes)
     return Markdown("\n".join(f"| {' | '.join(row)} |" for row in rows))
 

@@ -29,8 +29,8 @@ async def execute(notebooks: list[NotebookNode], root: Path) -> None:
     """Executes the notebooks in place; cells run in `root`, as Quarto's do.
 
     Most of a document's time is the libraries' import, so a kernel a core takes one document after
-    another, and forgets the last one's names before the next. Each has one thread: more of them would
-    fight over the cores. Text alone takes no kernel.
+    another, and forgets the last one's names before the next. Each has one thread: more would fight
+    over the cores. Text alone takes no kernel.
     """
     with_code = [notebook for notebook in notebooks if _has_code(notebook)]
     waiting = iter(with_code)

@@ -61,6 +61,7 @@ ROOMS = (
         (
             "studies",
             "studies.everything",
+            "studies.answer",
             "studies.aligned_baselines",
             "studies.across_models",
             "studies.baselines",
@@ -71,6 +72,7 @@ ROOMS = (
             "studies.latent_question",
             "studies.name_readers",
             "studies.original",
+            "studies.reproduction",
             "studies.facts",
             "studies.performance.Performance",
             "studies.performance.growth",

@@ -40,7 +40,7 @@ class Answer:
                     "corrupted": str(self.aligned.mean_metric(task, "corrupted")),
                     "r, heads": str(self.aligned.estimate(task, "heads")),
                     "r, neurons": str(self.aligned.estimate(task, "neurons")),
-                    f"same top {TOP} neurons": str(
+                    f"same of top {TOP}": str(
                         self.aligned.estimate(task, "neurons", "overlap", k=TOP)
                     ),
                 }
@@ -83,8 +83,7 @@ class Answer:
         return (
             "**What only one of them names does little, but not nothing.** Such components "
             f"together move the metric by {own} of the total effect (median over cases), those "
-            f"that both name by {shared}, others that change as much by {matched}. "
-            f"{self.different.together()}"
+            f"that both name by {shared}, others that change as much by {matched}."
         )
 
 

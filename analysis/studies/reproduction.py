@@ -24,12 +24,15 @@ OTHER_CORRUPTION = "ioi", "abc"
 
 @dataclass(frozen=True)
 class Reproduction:
-    """metrics: task, prompts (which run), published, here (the mean with its interval).
+    """Published figures of GPT-2 small beside the model's own, as tables.
 
-    correlations: task, kind, reported (the original's r over prompts, with its standard deviation),
-        recomputed (its mean |r|, heads only), here (r over prompts with its interval), all noising.
-    heads: task, role, published (heads of GPT-2 small's circuit), ranks here (of these heads by
-        |mean AP|, where the model has them), strongest here (as many, by the same).
+    Attributes:
+        metrics: task, prompts (which run), published, here (the mean with its interval).
+        correlations: task, kind, reported (the original's r over prompts, with its standard
+            deviation), recomputed (its mean |r|, heads only), here (r over prompts with its
+            interval), all noising.
+        heads: task, role, published (heads of GPT-2 small's circuit), ranks here (of these heads
+            by |mean AP|, where the model has them), strongest here (as many, by the same).
     """
 
     metrics: pl.DataFrame
