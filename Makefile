@@ -13,7 +13,7 @@ paper: $(VENV)/installed
 	if command -v quarto >/dev/null; then quarto render --output-dir $(SITE); else $(PYTHON) -m analysis preview report $(SITE); fi
 
 test: $(VENV)/installed
-	$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadgroup
+	$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

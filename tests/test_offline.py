@@ -1,4 +1,4 @@
-"""What is taken out of Quarto's pages; `test_site.py` reads them in a browser."""
+"""What is taken out of Quarto's pages; `test_report.py` reads them in a browser."""
 
 import pytest
 

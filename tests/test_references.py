@@ -50,6 +50,7 @@ def test_entries_say_who_what_and_when(key, fields):
         "booktitle",
         "journal",
         "publisher",
+        "url",
         "institution",
         "howpublished",
         "note",

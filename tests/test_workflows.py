@@ -61,7 +61,7 @@ def test_what_the_site_uploads_and_keeps_is_where_the_project_writes():
     kept = [step["with"]["path"] for step in steps(workflow) if "path" in step.get("with", {})]
     assert kept == ["data/results", "_site"]
     assert yaml.safe_load((ROOT / "_quarto.yml").read_text())["project"]["output-dir"] == "_site"
-    assert "rm -rf _site .quarto data/results" in (ROOT / "Makefile").read_text()
+    assert "rm -rf _site _site-* .quarto data/results" in (ROOT / "Makefile").read_text()
 
 
 def test_hooks_are_the_lints_tools_in_pinned_versions():

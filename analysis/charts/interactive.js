@@ -95,7 +95,18 @@ function boxWide() {
     table.replaceWith(box);
     box.append(table);
   }
-  document.querySelectorAll(`.wide, .chart, pre, ${EQUATION}`).forEach(leadKeyboard);
+  document.querySelectorAll(`.wide, .chart, pre, .sourceCode, ${EQUATION}`).forEach(leadKeyboard);
+}
+
+// Quarto's callouts open by the pointer only.
+function openByKeyboard(header) {
+  header.role = "button";
+  header.tabIndex = 0;
+  header.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    header.click();
+  });
 }
 
 async function draw(place) {
@@ -110,7 +121,7 @@ async function draw(place) {
 
 const style = document.createElement("style");
 style.textContent = `
-  .chart, .wide, ${EQUATION} { overflow-x: auto; }
+  .chart, .wide, pre, .sourceCode, ${EQUATION} { overflow-x: auto; }
   ${EQUATION} { display: block; }
   .chart { text-align: start; }
   .chart svg :is(.role-axis-label, .role-axis-title, .role-title, .role-legend) text {
@@ -123,4 +134,5 @@ style.textContent = `
 `;
 document.head.append(style);
 boxWide();
+document.querySelectorAll(".callout-header[aria-expanded]").forEach(openByKeyboard);
 for (const place of document.querySelectorAll(".chart")) draw(place);

@@ -9,8 +9,9 @@ from typer.main import get_command
 from analysis.reference.markdown import Links, code, describe, prose
 from analysis.reference.rooms import ROOMS, Entry, Room, entries, modules, package
 
-# Nothing is executed or drawn, and code is what the reader came for: also in definitions and
-# headings its ground suits either theme, and no link's line hides an underscore.
+# Nothing is executed or drawn, but the charts' script also lets code scroll by the keyboard. Code
+# is what the reader came for: also in definitions and headings its ground suits either theme, and
+# no link's line hides an underscore.
 _SETTINGS = """\
 engine: markdown
 format:
@@ -21,7 +22,7 @@ format:
     toc-depth: 3
     toc-expand: 3
     include-after-body:
-      text: ''
+      text: <script src="../charts.js"></script>
     include-in-header:
       text: |
         <style>

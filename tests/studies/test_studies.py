@@ -158,7 +158,8 @@ def test_everything_computes_on_processes_what_one_process_does(
         monkeypatch.setattr(paths, "RESULTS", results)
         monkeypatch.setenv("ANALYSIS_RESULTS", str(results))
         done = everything.everything(n=2, processes=processes)
-        assert done["study"].to_list() == ["baselines", "<lambda>"]
+        timed = ["baselines", "<lambda>", "reproduction", everything.TOTAL]
+        assert done["study"].to_list() == timed
         (frame,) = results.glob("baselines-*.parquet")
         kept[processes] = pl.read_parquet(frame)
     # Numbers of threads differ, and with them the order of sums.
