@@ -54,6 +54,7 @@ def _copy(file: Path, to: Path) -> None:
 def _lead_to(target: str, site: Path) -> None:
     _write(
         f'<!doctype html><html lang="en"><meta http-equiv="refresh" content="0; url={target}">'
-        f'<title>Report</title><a href="{target}">The report</a></html>',
+        '<link rel="icon" href="data:,"><title>Report</title>'
+        f'<a href="{target}">The report</a></html>',
         site / "index.html",
     )
