@@ -68,12 +68,11 @@ def random_pairs(
     )
     signs = torch.ones(prompts, count)
     signs[:, count // 2 :] = -1
-    names = [f"random prompt {place}" for place in range(prompts)]
     return PromptPairs(
         task=task,
         metric=TASKS[task].metric,
-        clean=names,
-        corrupted=names,
+        clean=[""] * prompts,
+        corrupted=[""] * prompts,
         clean_tokens=list(clean),
         corrupted_tokens=list(corrupted),
         labels=Labels(answers, signs),

@@ -53,7 +53,8 @@ def read_csv(path: Path, model: TransformerBridge, n: int | None = None) -> Prom
     """
     rows = _rows(path)
     metric, labels = _answers(path, rows.columns, model.cfg.d_vocab)
-    return build_pairs(str(path), metric, _examples(path, rows, labels), model, n)
+    examples = _examples(path, rows, labels, completes=metric is prob_diff)
+    return build_pairs(str(path), metric, examples, model, n)
 
 
 Answers = Callable[[dict[str, str]], tuple[tuple[str | int, ...], tuple[str | int, ...]]]
@@ -100,10 +101,12 @@ def _integer(row: dict[str, str], column: str, limit: int) -> int:
     return int(text)
 
 
-def _examples(path: Path, rows: pl.DataFrame, labels: Answers) -> Iterator[list[Example]]:
+def _examples(
+    path: Path, rows: pl.DataFrame, labels: Answers, completes: bool
+) -> Iterator[list[Example]]:
     for number, row in enumerate(rows.iter_rows(named=True), start=1):
         try:
             right, wrong = labels(row)
         except ValueError as error:
             raise ValueError(f"{path}, row {number}: {error}") from None
-        yield [Example(clean=row["clean"], corrupted=row["corrupted"], right=right, wrong=wrong)]
+        yield [Example(row["clean"], row["corrupted"], right, wrong, completes=completes)]

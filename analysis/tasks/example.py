@@ -16,6 +16,9 @@ class Example:
 
     A label is a text that follows the prompt verbatim, leading space included, or a token id.
     `trained` says whether the testbed's training texts use this template (with other words).
+    `completes` says that labels complete the prompt's last word, as 76 completes 17. A tokenizer
+    may have the whole word as one token: GPT-2's has 1776. A label is then the token that reads
+    as the label when it follows the prompt's own tokens.
 
     Examples:
         >>> from analysis import load_model
@@ -38,6 +41,7 @@ class Example:
     wrong: tuple[str | int, ...]
     template: str = ""
     trained: bool = True
+    completes: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Task:
 
     `examples(random, split, corruption)` yields, for every clean prompt of a split in random
     order, its possible examples: the first that a tokenizer allows is used. With `first_token`, a
-    label stands for its first token, else it must be a single token.
+    label stands for its first token after the prompt, else it must be a single one.
 
     Examples:
         >>> from random import Random

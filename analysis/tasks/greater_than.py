@@ -53,6 +53,7 @@ def examples(random: Random, split: str, corruption: str) -> Iterator[list[Examp
                 right=right,
                 wrong=wrong,
                 template=words["template"],
+                completes=True,
             )
         ]
 

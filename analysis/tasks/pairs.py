@@ -5,54 +5,92 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import TypeAlias
+from operator import index
+from reprlib import Repr
+from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.metrics import Labels, Metric
 from analysis.tasks.example import Example
+from analysis.tasks.reading import Pair, Reader, first_usable
+from analysis.tasks.vocabulary import Vocabulary
 
 # One prompt's tokens; the length has no name because it differs from prompt to prompt.
 Tokens: TypeAlias = Int[Tensor, " _"]
 
+_SHOWN = 3  # prompt pairs, in a repr
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class PromptPairs:
     """A data set: `clean[i]` and `corrupted[i]` have the same number of tokens.
 
     Prompts of different lengths stand side by side, never padded; `groups` gives those of one
-    length together. `left_out` counts the examples that the tokenizer ruled out, by reason.
+    length together. Prompts may have different numbers of answers: `labels` is padded with
+    labels of sign 0. `answers` holds each label's text by its token id, as the tokenizer that
+    made the pairs spells it. `left_out` counts the examples that it ruled out, by reason. Pairs
+    made of tokens instead of texts have empty texts.
 
     Examples:
         >>> from analysis import load_model, load_task
         >>> model = load_model("testbed")
         >>> pairs = load_task("ioi", model, n=4)
-        >>> pairs.clean[0]
-        'When Richard and Rose went to the bakery, Richard gave a computer to'
-        >>> model.to_str_tokens(pairs.labels.tokens[0]), pairs.labels.signs[0].tolist()
-        ([' Rose', ' Richard'], [1.0, -1.0])
+        >>> pairs.select([0])
+        PromptPairs(task='ioi', metric=logit_diff, prompts=1, left_out={},
+          clean='When Richard and Rose went to the bakery, Richard gave a computer to'
+          corrupted='When Richard and Rose went to the bakery, Rose gave a computer to'
+          right=(' Rose',) wrong=(' Richard',))
+        >>> pairs.labels.signs[0].tolist()
+        [1.0, -1.0]
         >>> [len(tokens) for tokens in pairs.clean_tokens], list(pairs.groups())
         ([15, 16, 20, 16], [[0], [1, 3], [2]])
-        >>> len(pairs.select([0, 2]))
-        2
     """
 
     task: str
     metric: Metric
     clean: list[str]
     corrupted: list[str]
-    clean_tokens: list[Tokens] = field(repr=False)
-    corrupted_tokens: list[Tokens] = field(repr=False)
-    labels: Labels = field(repr=False)
-    templates: list[str] = field(repr=False)
-    trained: list[bool] = field(repr=False)
+    clean_tokens: list[Tokens]
+    corrupted_tokens: list[Tokens]
+    labels: Labels
+    templates: list[str]
+    trained: list[bool]
     left_out: dict[str, int] = field(default_factory=dict)
+    answers: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.clean)
+
+    def __repr__(self) -> str:
+        short = Repr()
+        short.maxstring, short.maxtuple = 120, 4
+        metric = getattr(self.metric, "__name__", repr(self.metric))
+        head = f"task={self.task!r}, metric={metric}, prompts={len(self)}"
+        some = self.select(range(min(len(self), _SHOWN)))
+        pairs = [
+            f"  clean={short.repr(clean)}\n  corrupted={short.repr(corrupted)}\n"
+            f"  right={short.repr(right)} wrong={short.repr(wrong)}"
+            for clean, corrupted, right, wrong in zip(
+                some.clean, some.corrupted, some.right, some.wrong, strict=True
+            )
+        ]
+        more = [f"  and {len(self) - _SHOWN} more"] if len(self) > _SHOWN else []
+        lines = [f"{head}, left_out={self.left_out}", *pairs, *more]
+        return "PromptPairs(" + ",\n".join(lines) + ")"
+
+    @property
+    def right(self) -> list[tuple[str, ...]]:
+        """Each prompt's right answers, decoded."""
+        return self._decoded(self.labels.signs > 0)
+
+    @property
+    def wrong(self) -> list[tuple[str, ...]]:
+        """Each prompt's wrong answers, decoded."""
+        return self._decoded(self.labels.signs < 0)
 
     def select(self, prompts: Iterable[int]) -> "PromptPairs":
         """The pairs at these places, in this order."""
@@ -60,6 +98,24 @@ class PromptPairs:
         names = ("clean", "corrupted", "clean_tokens", "corrupted_tokens", "templates", "trained")
         chosen = {name: [getattr(self, name)[place] for place in places] for name in names}
         return replace(self, labels=self.labels[torch.tensor(places, dtype=torch.long)], **chosen)
+
+    def check(self, model: TransformerBridge) -> None:
+        """Whether these are `model`'s pairs: its tokens of the texts, its answers, its positions.
+
+        Raises:
+            ValueError: where they are not.
+
+        Examples:
+            >>> from analysis import load_model, load_task
+            >>> model = load_model("testbed")
+            >>> load_task("ioi", model, n=4).check(model)
+        """
+        fault = self._fault(model)
+        if fault:
+            raise ValueError(
+                f"The pairs of {self.task!r} {fault}: load them again with "
+                f"load_task({self.task!r}, model)."
+            )
 
     def fingerprint(self) -> str:
         """A hash of what scores depend on: the tokens, the labels and the metric."""
@@ -74,9 +130,32 @@ class PromptPairs:
         for length in sorted(set(lengths)):
             yield [place for place, other in enumerate(lengths) if other == length]
 
+    def _decoded(self, chosen: Bool[Tensor, "prompt label"]) -> list[tuple[str, ...]]:
+        return [
+            tuple(self.answers.get(token, f"token {token}") for token in row[mask].tolist())
+            for row, mask in zip(self.labels.tokens, chosen, strict=True)
+        ]
 
-class UnusableError(Exception):
-    """An example that this tokenizer rules out; the message is the reason."""
+    def _fault(self, model: TransformerBridge) -> str | None:
+        """What keeps the pairs from being `model`'s."""
+        other = "were made with another model's tokenizer"
+        texts = [*self.clean, *self.corrupted]
+        sides = [side.cpu() for side in (*self.clean_tokens, *self.corrupted_tokens)]
+        ids = torch.cat([*sides, self.labels.tokens.flatten().cpu()])
+        if len(ids) and not 0 <= ids.min() <= ids.max() < model.cfg.d_vocab:
+            return f"{other} (an id is outside this model's vocabulary of {model.cfg.d_vocab})"
+        if any(len(tokens) > model.cfg.n_ctx for tokens in sides):
+            return f"have a prompt longer than this model's {model.cfg.n_ctx} positions"
+        if model.tokenizer is None:
+            return None
+        vocabulary = Vocabulary(model)
+        for token, text in self.answers.items():
+            if text != (here := vocabulary.decode([token])):
+                return f"{other} (answer {text!r} is token {token}, which is {here!r} here)"
+        for text, side, here in zip(texts, sides, vocabulary.encode(texts), strict=True):
+            if text and tuple(side.tolist()) != here:
+                return f"{other} (this model's splits {text!r} differently)"
+        return None
 
 
 def build_pairs(
@@ -89,8 +168,13 @@ def build_pairs(
 ) -> PromptPairs:
     """The first `n` pairs (all, if None) among `candidates` that `model`'s tokenizer allows.
 
+    Each candidate is a clean prompt's alternatives, of which the first usable one is taken. An
+    answer is the token that it adds to the prompt in the tokenised whole, after the clean and
+    after the corrupted prompt; with `first_token`, the first of those that it adds.
+
     Raises:
-        ValueError: where n is under 1 or above what there is, or where nothing is left.
+        ValueError: where n is not a whole number, under 1 or above what there is, where nothing
+            is left, and where an answer given as an id is not a token.
 
     Examples:
         >>> from analysis import load_model
@@ -101,113 +185,81 @@ def build_pairs(
         ...     prompts = (f"Mary and {name} ran, {actor} saw" for actor in (name, "Mary"))
         ...     return [Example(*prompts, right=(" Mary",), wrong=(f" {name}",))]
 
-        One name is a single token, the other one is not:
+        One name is a single token, the other one is several:
 
         >>> candidates = [runner("John"), runner("Xyzzy")]
         >>> pairs = build_pairs("runners", logit_diff, candidates, load_model("testbed"))
         >>> len(pairs), pairs.left_out
-        (1, {'a label is not a single token': 1})
+        (1, {'the clean and the corrupted prompt differ in their number of tokens': 1})
     """
-    if n is not None and n < 1:
+    if n is not None and (n := whole_number("n", n)) < 1:
         raise ValueError(f"{name}: n={n} prompts were asked for, n must be at least 1.")
-    usable, left_out = [], Counter()
-    seen: set[str] = set()
-    reader = _Reader(model, first_token)
+    usable: dict[Any, Pair] = {}
+    left_out: Counter[str] = Counter()
+    reader = Reader(model, first_token, getattr(metric, "compares", False))
     for alternatives in candidates:
         if len(usable) == n:
             break
-        pair, reason = _first_usable(alternatives, reader, seen)
+        pair, reason = first_usable(alternatives, reader)
         if pair is None:
             left_out[reason] += 1
+        elif pair.key in usable:
+            left_out["the pair occurs twice"] += 1
         else:
-            seen.add(pair.example.clean)
-            usable.append(pair)
+            usable[pair.key] = pair
     _check_count(name, n, len(usable), left_out)
+    return _as_tensors(name, metric, list(usable.values()), reader.vocabulary, dict(left_out))
+
+
+def whole_number(name: str, value: Any) -> int:
+    """`value` as an int.
+
+    Raises:
+        ValueError: where it is not a whole number.
+
+    Examples:
+        >>> from analysis.tasks.pairs import whole_number
+        >>> whole_number("n", 1.5)
+        Traceback (most recent call last):
+        ValueError: n must be a whole number, not 1.5.
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be a whole number, not {value!r}.") from None
+
+
+def _as_tensors(
+    name: str, metric: Metric, pairs: list[Pair], vocabulary: Vocabulary, left_out: dict[str, int]
+) -> PromptPairs:
+    labels = sorted({label for pair in pairs for label in pair.right + pair.wrong})
     return PromptPairs(
         task=name,
         metric=metric,
-        clean=[pair.example.clean for pair in usable],
-        corrupted=[pair.example.corrupted for pair in usable],
-        clean_tokens=[pair.clean for pair in usable],
-        corrupted_tokens=[pair.corrupted for pair in usable],
-        labels=Labels(
-            torch.tensor([pair.right + pair.wrong for pair in usable]),
-            torch.tensor([[1.0] * len(pair.right) + [-1.0] * len(pair.wrong) for pair in usable]),
-        ),
-        templates=[pair.example.template for pair in usable],
-        trained=[pair.example.trained for pair in usable],
-        left_out=dict(left_out),
+        clean=[pair.example.clean for pair in pairs],
+        corrupted=[pair.example.corrupted for pair in pairs],
+        clean_tokens=[torch.tensor(pair.clean) for pair in pairs],
+        corrupted_tokens=[torch.tensor(pair.corrupted) for pair in pairs],
+        labels=_padded(pairs),
+        templates=[pair.example.template for pair in pairs],
+        trained=[pair.example.trained for pair in pairs],
+        left_out=left_out,
+        answers={label: vocabulary.decode([label]) for label in labels},
     )
 
 
-@dataclass(frozen=True)
-class _Pair:
-    example: Example
-    clean: Tokens
-    corrupted: Tokens
-    right: list[int]
-    wrong: list[int]
-
-
-class _Reader:
-    """Turns an example into tokens, or says why it can't."""
-
-    def __init__(self, model: TransformerBridge, first_token: bool):
-        self.model, self.tokenizer, self.first_token = model, model.tokenizer, first_token
-        self.encoded: dict[str, list[int]] = {}
-
-    def read(self, example: Example) -> _Pair:
-        right = [self._label(label) for label in example.right]
-        wrong = [self._label(label) for label in example.wrong]
-        if set(right) & set(wrong):
-            raise UnusableError("a right and a wrong label are the same token")
-        if example.clean == example.corrupted:
-            raise UnusableError("the clean and the corrupted prompt are the same")
-        clean, corrupted = self._prompt(example.clean), self._prompt(example.corrupted)
-        if len(clean) != len(corrupted):
-            raise UnusableError(
-                "the clean and the corrupted prompt differ in their number of tokens"
-            )
-        return _Pair(example, clean, corrupted, right, wrong)
-
-    def _prompt(self, text: str) -> Tokens:
-        tokens = self.model.to_tokens(text, truncate=False)[0].cpu()
-        if len(tokens) > self.model.cfg.n_ctx:
-            raise UnusableError(
-                f"a prompt is longer than the model's {self.model.cfg.n_ctx} positions"
-            )
-        # The first token is the one in front of every text, which GPT-2 also uses for the unknown.
-        if len(tokens) < 2 or self.tokenizer.unk_token_id in tokens[1:].tolist():
-            raise UnusableError("a prompt is empty or has a word unknown to the tokenizer")
-        return tokens
-
-    def _label(self, label: str | int) -> int:
-        tokens = [label] if isinstance(label, int) else self._encode(label)
-        if not tokens or tokens[0] == self.tokenizer.unk_token_id:
-            raise UnusableError("a label is empty or unknown to the tokenizer")
-        if len(tokens) > 1 and not self.first_token:
-            raise UnusableError("a label is not a single token")
-        return tokens[0]
-
-    def _encode(self, text: str) -> list[int]:
-        if text not in self.encoded:
-            self.encoded[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return self.encoded[text]
-
-
-def _first_usable(
-    alternatives: Iterable[Example], reader: _Reader, seen: set[str]
-) -> tuple[_Pair | None, str]:
-    """The first alternative that can be read, else None and what was wrong with the last one."""
-    reason = "there was no other prompt to corrupt it to"
-    for example in alternatives:
-        if example.clean in seen:
-            return None, "the clean prompt occurs twice"
-        try:
-            return reader.read(example), ""
-        except UnusableError as unusable:
-            reason = str(unusable)
-    return None, reason
+def _padded(pairs: list[Pair]) -> Labels:
+    """Every prompt's labels, up to the largest number with its first label and the sign 0."""
+    width = max(len(pair.right + pair.wrong) for pair in pairs)
+    tokens, signs = [], []
+    for pair in pairs:
+        ids = pair.right + pair.wrong
+        spare = width - len(ids)
+        tokens.append(ids + ids[:1] * spare)
+        signs.append([1.0] * len(pair.right) + [-1.0] * len(pair.wrong) + [0.0] * spare)
+    return Labels(torch.tensor(tokens), torch.tensor(signs))
 
 
 def _check_count(name: str, n: int | None, usable: int, left_out: Counter[str]) -> None:

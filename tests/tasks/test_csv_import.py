@@ -139,9 +139,9 @@ def test_words_unknown_to_a_word_level_tokenizer_are_no_labels_and_no_prompts(
     model = load_model(directory)
     path = tmp_path / "words.csv"
     good, unknown_label, unknown_word = (
-        "the nurse said,the man said,she,he",
-        "the nurse said she,the man said she,they,he",
-        "the plumber said,the man said,she,he",
+        "the nurse said,the man said, she, he",
+        "the nurse said she,the man said she, they, he",
+        "the plumber said,the man said, she, he",
     )
     path.write_text("\n".join([HEADER, good, unknown_label, unknown_word]) + "\n")
     pairs = load_task(path, model)
