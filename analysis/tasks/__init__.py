@@ -1,5 +1,6 @@
 """The behaviours to explain: four circuit tasks, and any CSV file of prompt pairs."""
 
+import os
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -9,7 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.tasks.csv_import import read_csv
 from analysis.tasks.example import Example, Task
-from analysis.tasks.pairs import PromptPairs, build_pairs
+from analysis.tasks.pairs import PromptPairs, build_pairs, whole_number
 from analysis.tasks.split import SPLITS
 
 __all__ = ["TASKS", "Example", "PromptPairs", "Task", "available_tasks", "load_task"]
@@ -44,7 +45,8 @@ def load_task(
     """A task's prompt pairs under `model`'s tokenizer, or those of a CSV file.
 
     The same seed gives the same prompts, and a smaller n a prefix of a larger one. Whatever is
-    not a single label token or not of equal length under this tokenizer is left out and counted.
+    not of equal length under this tokenizer, or whose label is not a single token after its
+    prompt, is left out and counted.
 
     Args:
         name_or_path: `ioi`, `greater-than`, `gender-bias`, `capital-country`, another of
@@ -55,7 +57,8 @@ def load_task(
         corruption: `hard`, or for ioi also `abc` (the second subject becomes a third name).
 
     Raises:
-        ValueError: for an unknown task, split or corruption, and where there are too few prompts.
+        ValueError: for an unknown task, split or corruption, for a number that is not whole, for
+            a file that cannot be read, and where there are too few prompts.
 
     Examples:
         >>> from analysis import load_model, load_task
@@ -68,17 +71,25 @@ def load_task(
         >>> load_task("greater-than", model, n=1).clean
         ['The mission lasted from the year 1506 to the year 15']
     """
-    if Path(name_or_path).suffix == ".csv":
-        return read_csv(Path(name_or_path), model, n)
-    task = _choose("task", str(name_or_path), available_tasks(), hint=" or the path of a .csv file")
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise ValueError(
+            f"{name_or_path!r} is not a task: give a task's name or a CSV file's path."
+        )
+    path, tasks = Path(name_or_path), available_tasks()
+    if path.suffix.lower() == ".csv":
+        return read_csv(path, model, n)
+    if str(name_or_path) not in tasks and os.path.exists(path):
+        raise ValueError(f"{path} does not end in .csv: give a task's name or a CSV file's path.")
+    task = _choose("task", str(name_or_path), tasks, hint=" or the path of a .csv file")
     _choose("split", split, dict.fromkeys(SPLITS))
     _choose(f"corruption for {task.name}", corruption, dict.fromkeys(task.corruptions))
-    candidates = task.examples(Random(f"{task.name}/{seed}"), split, corruption)
+    random = Random(f"{task.name}/{whole_number('seed', seed)}")
+    candidates = task.examples(random, split, corruption)
     return build_pairs(task.name, task.metric, candidates, model, n, task.first_token)
 
 
 def _choose(what: str, name: str, choices: dict, hint: str = ""):
-    if name not in choices:
+    if name not in list(choices):
         expected = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"There is no {what} {name!r}: expected one of {expected}{hint}.")
     return choices[name]

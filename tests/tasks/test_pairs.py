@@ -4,6 +4,7 @@ import dataclasses
 from itertools import islice
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 from conftest import save_random_model
@@ -244,6 +245,20 @@ def test_a_pair_has_the_labels_that_its_metric_compares(tiny):
     assert pairs.clean == ["The nurse ate"]
     assert [("only" in why, count) for why, count in pairs.left_out.items()] == [(True, 2)]
     assert "no labels" in reason(tiny, right=(), wrong=())
+
+
+@pytest.mark.parametrize("n", [1.5, "3", True, 2.0, [1], float("nan")])
+def test_the_number_of_prompts_is_a_whole_number(tiny, unchecked, n):
+    with pytest.raises(ValueError, match="^n must be a whole number, not "):
+        load_task("gender-bias", tiny, n=n)
+    with pytest.raises(ValueError, match="^seed must be a whole number, not "):
+        load_task("gender-bias", tiny, n=1, seed=n)
+
+
+def test_whole_numbers_of_other_libraries_are_numbers(tiny, unchecked):
+    expected = load_task("gender-bias", tiny, n=2, seed=3).clean
+    for number in (np.int64, np.uint8, torch.tensor):
+        assert load_task("gender-bias", tiny, n=number(2), seed=number(3)).clean == expected
 
 
 def test_a_repr_shows_some_pairs_with_their_answers_and_says_how_many_there_are(tiny):

@@ -218,3 +218,31 @@ def test_the_designs_year_loads(model, tmp_path):
 def test_bad_requests_get_a_sentence(testbed, arguments, message):
     with pytest.raises(ValueError, match=message):
         load_task(model=testbed, **arguments)
+
+
+@pytest.mark.parametrize("name", [None, 123, b"ioi", ["ioi"], True])
+def test_a_task_is_named_by_a_text_or_a_path(testbed, unchecked, name):
+    with pytest.raises(ValueError, match="is not a task: give a task's name or a CSV file's path"):
+        load_task(name, testbed)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../ioi", "IOI", "ioi ", "ioi.json", "no/such"])
+def test_other_names_get_a_sentence(testbed, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="There is no task|does not end in .csv"):
+        load_task(name, testbed)
+
+
+@pytest.mark.parametrize("name", [None, 3, ["hard"]])
+def test_choices_are_among_those_named(testbed, unchecked, name):
+    for choice in ("split", "corruption"):
+        with pytest.raises(ValueError, match=f"There is no {choice}"):
+            load_task("ioi", testbed, **{choice: name})
+
+
+def test_a_folder_named_like_a_task_is_not_the_task(testbed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ioi").mkdir()
+    assert load_task("ioi", testbed, n=1).task == "ioi"
+    with pytest.raises(ValueError, match="ioi does not end in .csv"):
+        load_task(tmp_path / "ioi", testbed)
