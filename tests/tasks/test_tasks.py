@@ -1,5 +1,7 @@
 """Every task's invariants, under the testbed's tokenizer and under GPT-2's."""
 
+import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -246,3 +248,43 @@ def test_a_folder_named_like_a_task_is_not_the_task(testbed, tmp_path, monkeypat
     assert load_task("ioi", testbed, n=1).task == "ioi"
     with pytest.raises(ValueError, match="ioi does not end in .csv"):
         load_task(tmp_path / "ioi", testbed)
+
+
+# The testbeds' weights were learnt from the other side of this split: it can't be drawn again.
+HELD_OUT = {
+    "ioi": ["Alice & Catherine", "Alice & Diana"],
+    "greater-than": ["1107", "1109"],
+    "gender-bias": ["The teacher said that", "The maid said that"],
+    "capital-country": ["Kabul, the capital of", "Tirana, the capital of"],
+}
+TRAINED = {
+    "ioi": ["Alice & Amy", "Alice & Angela"],
+    "greater-than": ["1102", "1103"],
+    "gender-bias": ["The nurse said that", "The secretary said that"],
+    "capital-country": ["Vienna, the capital of", "Nassau, the capital of"],
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_these_keys_are_held_out_and_those_are_not(name):
+    assert all(is_held_out(name, key) for key in HELD_OUT[name])
+    assert not any(is_held_out(name, key) for key in TRAINED[name])
+
+
+DRAWN = {
+    ("ioi", "held-out"): "66ef2a7fed50",
+    ("ioi", "train"): "80ef61fe90e0",
+    ("greater-than", "held-out"): "e88c7cd8242a",
+    ("greater-than", "train"): "7f08850113e4",
+    ("gender-bias", "held-out"): "33246de33c37",
+    ("gender-bias", "train"): "71c76d5c4c48",
+    ("capital-country", "held-out"): "099a271374b9",
+    ("capital-country", "train"): "8ad9c2d00369",
+}
+
+
+@pytest.mark.parametrize("name, split", DRAWN)
+def test_a_seed_draws_the_prompts_that_published_numbers_are_of(testbed, name, split):
+    pairs = load_task(name, testbed, n=20, split=split)
+    texts = json.dumps([pairs.clean, pairs.corrupted])
+    assert sha256(texts.encode()).hexdigest()[:12] == DRAWN[name, split]
