@@ -16,7 +16,13 @@ import hypothesis
 import pytest
 import torch
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PretrainedConfig,
+)
 
 from analysis import load_model, paths
 
@@ -99,6 +105,14 @@ def paper(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Pap
 def random_tokens(model: TransformerBridge, prompts: int, positions: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(prompts * 100 + positions)
     return torch.randint(0, model.cfg.d_vocab, (prompts, positions), generator=generator)
+
+
+def saved(config: PretrainedConfig, directory: Path) -> Path:
+    """A random model of any architecture with the testbed's tokenizer, in this folder."""
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(directory)
+    AutoTokenizer.from_pretrained(str(paths.MODELS / "testbed")).save_pretrained(directory)
+    return directory
 
 
 def save_random_model(directory: Path, seed: int, **config) -> None:

@@ -1,12 +1,50 @@
-import shutil
+"""Loading: a name leads to one model, which is what transformers loads, or to one sentence."""
 
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import huggingface_hub.constants
 import pytest
 import torch
-from conftest import save_random_model
-from transformers import BertConfig, XLNetConfig
+from conftest import save_random_model, saved
+from safetensors.torch import load_file, save_file
+from transformers import (
+    BertConfig,
+    MambaConfig,
+    OPTConfig,
+    XLNetConfig,
+)
 
-from analysis import load_model, paths
-from analysis.models import available_testbeds, fingerprint, load_untrained
+from analysis import activation_patching, load_model, load_task, paths
+from analysis.models import (
+    available_testbeds,
+    fingerprint,
+    largest_difference,
+    load_untrained,
+    log_probabilities,
+    random_prompts,
+)
+
+
+@pytest.fixture
+def copied(tiny_directory, tmp_path) -> Path:
+    """A copy of the tiny model, to be spoilt."""
+    return shutil.copytree(tiny_directory, tmp_path / "copied")
+
+
+def change(path: Path, edit: Callable[[dict], object]) -> None:
+    """Edits a JSON file in its place."""
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def change_weights(directory: Path, edit: Callable[[dict], object]) -> None:
+    weights = load_file(directory / "model.safetensors")
+    edit(weights)
+    save_file(weights, directory / "model.safetensors", {"format": "pt"})
 
 
 def test_a_model_is_ready_for_analysis(testbed):
@@ -14,6 +52,7 @@ def test_a_model_is_ready_for_analysis(testbed):
     assert testbed.compatibility_mode
     assert {weight.dtype for weight in testbed.parameters()} == {torch.float32}
     assert testbed.to_tokens("a")[0, 0] == testbed.tokenizer.bos_token_id
+    assert testbed.cfg.model_name == "testbed"
 
 
 def test_the_testbeds_tokenizer_reads_as_the_design_says(testbed):
@@ -38,13 +77,73 @@ def test_testbeds_are_small_half_precision_files():
 
 
 def test_a_directory_loads_by_name_or_path(tiny, tiny_directory):
-    again = load_model(str(tiny_directory))
-    assert fingerprint(again) == fingerprint(tiny)
+    assert fingerprint(load_model(str(tiny_directory))) == fingerprint(tiny)
 
 
-def test_fingerprints_tell_weights_apart(tiny, tmp_path):
-    save_random_model(tmp_path, seed=1)
-    assert fingerprint(load_model(tmp_path)) != fingerprint(tiny)
+@pytest.mark.parametrize("name", ["gpt2-small", "gpt2", "pythia-70m", "testbed", "./gpt2", "a b"])
+def test_a_directory_is_that_directory_whatever_its_name(
+    tiny, tiny_directory, tmp_path, monkeypatch, name
+):
+    """Also where a testbed, the hub or one of TransformerLens's aliases has its name."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_directory, tmp_path / name)
+    shutil.copytree(paths.MODELS / "testbed-3", tmp_path / "EleutherAI" / "pythia-70m")
+    if name != "gpt2":
+        shutil.copytree(
+            paths.MODELS / "testbed-3", tmp_path / "gpt2", dirs_exist_ok=name == "./gpt2"
+        )
+    expected = "testbed-3" if name == "./gpt2" else tiny_directory
+    assert fingerprint(load_model(name)) == fingerprint(load_model(expected))
+
+
+def test_a_fingerprint_is_of_the_weights_and_of_the_whole_configuration(tiny, tmp_path):
+    """Each of these gives other numbers from the same or from other weights."""
+    settings = [
+        {"seed": 1},
+        {"seed": 0, "scale_attn_by_inverse_layer_idx": True},
+        {"seed": 0, "activation_function": "relu"},
+        {"seed": 0, "layer_norm_epsilon": 1e-3},
+        {"seed": 0, "n_head": 2},
+    ]
+    found = {fingerprint(tiny)}
+    for number, setting in enumerate(settings):
+        save_random_model(tmp_path / str(number), **setting)
+        found.add(fingerprint(load_model(tmp_path / str(number))))
+    assert len(found) == len(settings) + 1
+
+
+@pytest.mark.parametrize(
+    "part", ["attn.b_Q", "attn.b_O", "mlp.b_in", "mlp.W_out", "ln1.w", "ln2.b"]
+)
+def test_a_fingerprint_is_of_every_weight(tiny_raw, part):
+    before = fingerprint(tiny_raw)
+    weight = dict(tiny_raw.tl_named_parameters())[f"blocks.1.{part}"]
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight.view(-1)[0] += 1
+        assert fingerprint(tiny_raw) != before
+        weight.copy_(kept)
+    assert fingerprint(tiny_raw) == before
+
+
+def test_a_fingerprint_does_not_depend_on_how_the_bridge_rounds(tiny_directory, monkeypatch):
+    """Its processed weights have other last bits on another machine."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    expected = fingerprint(load_model(tiny_directory))
+    process = TransformerBridge.enable_compatibility_mode
+
+    def rounded(model, **settings):
+        process(model, **settings)
+        with torch.no_grad():
+            model.blocks[1].mlp.out.original_component.bias[0] *= 1 + 1e-6
+
+    monkeypatch.setattr(TransformerBridge, "enable_compatibility_mode", rounded)
+    other = load_model(tiny_directory)
+    assert fingerprint(other) == expected
+    with torch.no_grad():
+        other.blocks[1].mlp.out.original_component.bias[0] *= 1 + 1e-6
+    assert fingerprint(other) != expected, "a weight that was changed after loading counts"
 
 
 def test_an_untrained_model_has_the_shape_and_the_tokenizer_but_not_the_weights(testbed):
@@ -56,27 +155,22 @@ def test_an_untrained_model_has_the_shape_and_the_tokenizer_but_not_the_weights(
     assert {weight.dtype for weight in untrained.parameters()} == {torch.float32}
 
 
-def test_the_name_gpt2_small_is_the_hubs_gpt2(monkeypatch, tiny_directory):
-    """The real loading path, with the hub's answer replaced by a local checkpoint."""
-    from analysis import models
-
-    asked = []
-
-    def boot(source, **arguments):
-        asked.append(source)
-        return original(str(tiny_directory), **arguments)
-
-    original = models.TransformerBridge.boot_transformers
-    monkeypatch.setattr(models, "_check_architecture", lambda name, source: None)
-    monkeypatch.setattr(models.TransformerBridge, "boot_transformers", boot)
-    assert load_model("gpt2-small").cfg.n_layers == 3
-    assert asked == ["gpt2"]
+def test_the_name_gpt2_small_is_the_hubs_gpt2(monkeypatch, tiny, tiny_directory, tmp_path):
+    """The real loading code, with a hub's cache that holds another model under that id."""
+    snapshot = tmp_path / "models--gpt2" / "snapshots" / ("0" * 40)
+    shutil.copytree(tiny_directory, snapshot)
+    (tmp_path / "models--gpt2" / "refs").mkdir()
+    (tmp_path / "models--gpt2" / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    loaded = load_model("gpt2-small")
+    assert fingerprint(loaded) == fingerprint(tiny)
+    assert loaded.cfg.model_name == "gpt2-small"
 
 
-@pytest.mark.parametrize("name", ["no-such-model", "nobody/no-such-model", "gpt2-small"])
+@pytest.mark.parametrize("name", ["no-such-model", "nobody/no-such-model", "gpt2-small", "../no"])
 def test_what_cannot_be_reached_names_what_can(name, monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    with pytest.raises(ValueError, match=rf"{name}.*'testbed'.*offline"):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match=rf"{name}.*not found.*'testbed'.*offline"):
         load_model(name)
 
 
@@ -89,16 +183,123 @@ def test_other_architectures_are_named(tmp_path, config):
         load_model(tmp_path)
 
 
-def test_a_directory_without_a_model_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="no model"):
-        load_model(tmp_path)
+def delete(*names: str) -> Callable[[Path], None]:
+    return lambda directory: [(directory / name).unlink() for name in names]
 
 
-def test_a_broken_checkpoint_is_an_error(tiny_directory, tmp_path):
-    shutil.copytree(tiny_directory, tmp_path / "broken")
-    (tmp_path / "broken" / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="no model"):
-        load_model(tmp_path / "broken")
+def write(name: str, content: bytes) -> Callable[[Path], object]:
+    return lambda directory: (directory / name).write_bytes(content)
+
+
+def edited(edit: Callable[[dict], object], name: str = "config.json") -> Callable[[Path], None]:
+    return lambda directory: change(directory / name, edit)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n"
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+WEIGHT = "transformer.h.1.mlp.c_fc.weight"
+SPOILT = {
+    "an empty directory": (delete("config.json", "model.safetensors"), "no model"),
+    "a broken config.json": (write("config.json", b"{"), "no model.*broken"),
+    "an unknown kind": (edited(lambda c: c.update(model_type="new")), "no model.*new"),
+    "an adapter": (
+        lambda directory: (directory / "config.json").rename(directory / "adapter_config.json"),
+        "adapter.*merge",
+    ),
+    "a pointer for weights": (write("model.safetensors", POINTER), "LFS pointer.*git lfs pull"),
+    "a pointer for the tokenizer": (write("tokenizer.json", POINTER), "tokenizer.json.*pointer"),
+    "no weights": (delete("model.safetensors"), "weights.*cannot be read"),
+    "damaged weights": (write("model.safetensors", b"damaged"), "weights.*cannot be read"),
+    "no tokenizer": (delete(*TOKENIZER), "no tokenizer"),
+    "a weight too few": (
+        lambda directory: change_weights(directory, lambda weights: weights.pop(WEIGHT)),
+        f"lacks {WEIGHT}\\.",
+    ),
+    "a weight too many": (
+        lambda directory: change_weights(directory, lambda w: w.update(odd=torch.ones(2))),
+        "unknown odd",
+    ),
+    "other names": (
+        lambda directory: change_weights(
+            directory, lambda w: [w.update({f"module.{name}": w.pop(name)}) for name in list(w)]
+        ),
+        "lacks .* and .* more and has unknown module",
+    ),
+    "a layer too few": (edited(lambda c: c.update(n_layer=2)), "unknown .*h.2"),
+    "a layer too many": (edited(lambda c: c.update(n_layer=4)), "lacks .*h.3"),
+    "another width": (edited(lambda c: c.update(n_embd=16)), "cannot be read|another shape"),
+    "a head of its own": (edited(lambda c: c.update(tie_word_embeddings=False)), "lacks lm_head"),
+    "a weight that is no number": (
+        lambda directory: change_weights(
+            directory, lambda weights: weights[WEIGHT].fill_(torch.nan)
+        ),
+        f"NaN or infinite in {WEIGHT}",
+    ),
+    "unscaled attention": (
+        edited(lambda c: c.update(scale_attn_weights=False)),
+        "computes something else than transformers.*GPT2LMHeadModel",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", SPOILT)
+def test_a_checkpoint_that_is_not_whole_and_sound_is_one_sentence(copied, fault):
+    spoil, expected = SPOILT[fault]
+    spoil(copied)
+    with pytest.raises(ValueError, match=expected) as raised:
+        load_model(copied)
+    assert str(copied) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_buffers_that_older_versions_saved_are_no_unknown_weights(copied, tiny):
+    mask = torch.ones(1, 1, 40, 40).tril().bool()
+    change_weights(copied, lambda weights: weights.update({"transformer.h.0.attn.bias": mask}))
+    assert fingerprint(load_model(copied)) == fingerprint(tiny)
+
+
+def test_what_the_bridge_does_not_run_is_one_sentence(tmp_path):
+    """Its own errors are of many types."""
+    small = {"vocab_size": 3328, "hidden_size": 16, "num_hidden_layers": 1}
+    after = OPTConfig(
+        **small,
+        ffn_dim=16,
+        num_attention_heads=2,
+        word_embed_proj_dim=16,
+        do_layer_norm_before=False,
+    )
+    architectures = {"OPTForCausalLM": after, "MambaForCausalLM": MambaConfig(**small)}
+    for name, config in architectures.items():
+        with pytest.raises(ValueError, match=f"bridge.*{name}") as raised:
+            model = load_model(saved(config, tmp_path / name))
+            activation_patching(model, load_task("ioi", model, n=1))
+        assert "\n" not in str(raised.value)
+
+
+def test_the_bridge_is_compared_with_what_transformers_computes(tiny_directory, monkeypatch):
+    """A bridge whose processing of weights went wrong is not returned."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    process = TransformerBridge.enable_compatibility_mode
+
+    def spoil(model, **settings):
+        process(model, **settings)
+        with torch.no_grad():
+            model.blocks[1].mlp.out.original_component.bias[0] += 0.1
+
+    monkeypatch.setattr(TransformerBridge, "enable_compatibility_mode", spoil)
+    with pytest.raises(ValueError, match="computes something else than transformers"):
+        load_model(tiny_directory)
+
+
+def test_what_is_loaded_is_close_to_transformers_itself(testbed):
+    """Far closer than what is tolerated."""
+    from transformers import AutoModelForCausalLM
+
+    directory = str(paths.MODELS / "testbed")
+    network = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    prompts = random_prompts(testbed.cfg.d_vocab, testbed.cfg.n_ctx)
+    expected = log_probabilities(network.eval(), prompts)
+    assert largest_difference(log_probabilities(testbed, prompts), expected) < 1e-6
 
 
 def test_an_unavailable_device_is_an_error():
@@ -107,3 +308,18 @@ def test_an_unavailable_device_is_an_error():
         load_model("testbed", device=missing)
     with pytest.raises(ValueError, match="abacus"):
         load_model("testbed", device="abacus")
+
+
+def test_a_models_state_does_not_depend_on_the_callers(tiny, tiny_directory):
+    """Under another default type, in inference mode, on a device that is an object."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode():
+            model = load_model(tiny_directory, device=torch.device("cpu"))
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(before)
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    assert not any(weight.is_inference() for weight in model.parameters())
+    assert fingerprint(model) == fingerprint(tiny)

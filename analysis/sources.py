@@ -1,0 +1,222 @@
+"""Where a model's name leads, and what transformers reads there; whatever fails is one sentence.
+
+A directory is that directory, whatever it is called. Nothing is drawn at random in place of weights
+that a checkpoint lacks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from analysis import paths
+
+_HUB_NAMES = {"gpt2-small": "gpt2"}
+_POINTER = b"version https://git-lfs"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model's name as it was given, and where its files are: a directory or a hub id."""
+
+    name: str
+    place: Path | str
+
+    @property
+    def local(self) -> bool:
+        """Whether it is on this machine."""
+        return isinstance(self.place, Path)
+
+    @property
+    def reading(self) -> dict[str, bool]:
+        """How transformers reads it: a directory never asks the hub, and no code of it is run."""
+        return {"local_files_only": self.local, "trust_remote_code": False}
+
+
+def find(name: str | Path) -> Source:
+    """A directory of that name if there is one, else a testbed, else an id on the model hub.
+
+    Raises:
+        ValueError: where the name is empty, no text, or a file's.
+    """
+    if not isinstance(name, str | Path) or not str(name).strip():
+        raise ValueError(
+            f"A model's name was expected and {name!r} was given: name a testbed "
+            f"({either(available_testbeds())}), a directory with a checkpoint, or a hub id."
+        )
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return Source(str(name), path.resolve())
+    if path.is_file():
+        raise ValueError(f"{str(name)!r} is a file: name the directory of the checkpoint.")
+    if str(name) in available_testbeds():
+        return Source(str(name), paths.MODELS / name)
+    return Source(str(name), _HUB_NAMES.get(str(name), str(name)))
+
+
+def available_testbeds() -> list[str]:
+    """The names of the models that ship with the project and load without a network.
+
+    Examples:
+        >>> from analysis.models import available_testbeds
+        >>> available_testbeds()
+        ['testbed', 'testbed-2', 'testbed-3']
+    """
+    return sorted(path.parent.name for path in paths.MODELS.glob("*/config.json"))
+
+
+def read_config(source: Source) -> PretrainedConfig:
+    """The configuration, of an architecture that the bridge reads from left to right.
+
+    Raises:
+        ValueError: where there is none, or it is of another architecture.
+    """
+    _check_files(source)
+    try:
+        config = AutoConfig.from_pretrained(str(source.place), **source.reading)
+    except Exception as error:
+        if source.local:
+            raise ValueError(
+                f"{source.name!r} holds no model that can be read, its config.json is broken or of "
+                f"an unknown kind: {first_line(error)}"
+            ) from error
+        raise ValueError(
+            f"Model {source.name!r} not found: there is no such directory here, and the model hub "
+            f"has no such model or cannot be reached; {either(available_testbeds())} are "
+            "available offline."
+        ) from error
+    architecture = architecture_of(config)
+    left_to_right = architecture.endswith(("LMHeadModel", "ForCausalLM"))
+    if not left_to_right or architecture not in SUPPORTED_ARCHITECTURES:
+        raise ValueError(
+            f"{source.name!r} has the architecture {architecture}, which is no language model that "
+            "TransformerLens's bridge reads from left to right: use one of GPT-2's kind, or a "
+            "decoder such as Llama, Qwen or Pythia."
+        )
+    return config
+
+
+def architecture_of(config: PretrainedConfig) -> str:
+    """The name of the architecture that a configuration is for."""
+    return (config.architectures or [type(config).__name__])[0]
+
+
+def read_network(source: Source, config: PretrainedConfig) -> PreTrainedModel:
+    """transformers' own model in float32, every weight from the checkpoint.
+
+    Attention is computed as it is written ("eager"), as the bridge does, so that both compare.
+
+    Raises:
+        ValueError: where weights cannot be read, are missing, unexpected, of another shape, or not
+            finite.
+    """
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(source.place),
+            config=config,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            output_loading_info=True,
+            **source.reading,
+        )
+        network, report = loaded
+    except Exception as error:
+        raise ValueError(
+            f"The weights of {source.name!r} cannot be read: {first_line(error)}"
+        ) from error
+    buffers = dict(network.named_buffers())
+    # What a configuration decides is no weight, though older versions saved it as one.
+    unexpected = [name for name in report["unexpected_keys"] if name not in buffers]
+    faults = {
+        "lacks": sorted(report["missing_keys"]),
+        "has unknown": sorted(unexpected),
+        "has another shape of": sorted(str(key[0]) for key in report["mismatched_keys"]),
+    }
+    told = [f"{fault} {_some(names)}" for fault, names in faults.items() if names]
+    if told:
+        raise ValueError(
+            f"The checkpoint {source.name!r} is not what its config.json describes: it "
+            f"{' and '.join(told)}. Save the whole model again."
+        )
+    broken = [name for name, weight in network.named_parameters() if not weight.isfinite().all()]
+    if broken:
+        raise ValueError(
+            f"The weights of {source.name!r} are NaN or infinite in {_some(broken)}: get the "
+            "checkpoint again."
+        )
+    return network.eval()
+
+
+def read_tokenizer(source: Source) -> PreTrainedTokenizerBase:
+    """The tokenizer, which puts the first token in front of a text where it knows one.
+
+    Raises:
+        ValueError: where there is none; transformers makes an empty one out of nothing.
+    """
+    missing = f"{source.name!r} has no tokenizer that can be read: save it beside the weights"
+    try:
+        tokenizer = _tokenizer(str(source.place), source.reading)
+    except Exception as error:
+        raise ValueError(f"{missing} ({first_line(error)}).") from error
+    if set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids):
+        raise ValueError(f"{missing}.")
+    return tokenizer
+
+
+def either(names: Sequence[str]) -> str:
+    """Names to choose from, in a sentence."""
+    return " or ".join(repr(name) for name in names)
+
+
+def _tokenizer(place: str, reading: dict[str, bool]) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(place, add_bos_token=True, **reading)
+    except ValueError:  # raised where there is no token to put in front
+        return AutoTokenizer.from_pretrained(place, **reading)
+
+
+def _check_files(source: Source) -> None:
+    """What a directory lacks, before transformers says so in its own words."""
+    if not isinstance(source.place, Path):
+        return
+    files = {path.name: path for path in sorted(source.place.iterdir()) if path.is_file()}
+    for name, path in files.items():
+        with path.open("rb") as file:
+            if file.read(len(_POINTER)) == _POINTER:
+                raise ValueError(
+                    f"{name} in {source.name!r} is a Git LFS pointer and not the file itself: run "
+                    "git lfs pull there."
+                )
+    if "config.json" in files:
+        return
+    if "adapter_config.json" in files:
+        raise ValueError(
+            f"{source.name!r} holds an adapter and no model: merge it into its base model and save "
+            "the whole."
+        )
+    raise ValueError(
+        f"{source.name!r} holds no model: a directory with a config.json, weights and a tokenizer, "
+        "as transformers saves them, was expected."
+    )
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def first_line(error: Exception) -> str:
+    """What another library said, in a line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
