@@ -210,7 +210,7 @@ def _operations(part: Part, kind: str, layer: int) -> int:
     """Of one prompt resumed once."""
     network = network_of(part.base)
     shape = Shape(part.base.tokens.shape[1], part.base.first)
-    columns = part.readout.columns.shape[1]
+    columns = part.readout.width(network.vocabulary)
     columns += network.vocabulary if part.readout.normalised else 0
     return resumed_run(network, shape, kind, layer, columns)
 

@@ -23,6 +23,7 @@ from analysis.metrics import Readout
 Past = tuple[Float[Tensor, "_ head before d_head"], Float[Tensor, "_ head before d_head"]]
 
 _CHUNK = 2048
+_OF_A_METRIC = 8  # copies of the logits that a metric of the whole vocabulary may make
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
     "gelu_new": partial(functional.gelu, approximate="tanh"),
@@ -168,9 +169,9 @@ class GPT2Forward(Forward):
         return self.layers * (prefix + changed) + self.embedding.shape[0]
 
     def floats_held(self, length: int, first: int, readout: Readout, gradient: bool) -> int:
-        d_model, columns = self.embedding.shape[1], readout.columns.shape[1]
+        d_model, columns = self.embedding.shape[1], readout.width(len(self.unembed.weight))
         block = self.floats_traced(length, first)
-        read_out = (d_model + 4) * columns
+        read_out = (_OF_A_METRIC if readout.columns is None else d_model + 4) * columns
         if readout.normalised:
             read_out += 3 * _CHUNK + (2 * len(self.unembed.weight) if gradient else 0)
         return block * (self.layers if gradient else 1) + read_out
