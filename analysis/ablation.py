@@ -15,9 +15,10 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.agreement import top
-from analysis.attribution.parts import MEMORY, groups_for, split_into_parts
+from analysis.attribution.parts import MEMORY, engine, groups_for, split_into_parts
 from analysis.attribution.sweep import check_choices
-from analysis.forward import forward_of
+from analysis.checks import one_of
+from analysis.forward import KINDS, Forward
 from analysis.tasks import PromptPairs
 
 # The shares of components at which MIB (Mueller et al. 2025) measures a circuit.
@@ -66,18 +67,29 @@ def multi_ablated_performance(
         4.3 with all heads, -5.0 without three
     """
     check_choices(direction, baseline, (kind,))
-    forward = forward_of(model)
-    masks = torch.from_numpy(~sets if keep else sets).to(forward.device)
-    found = torch.zeros(len(sets), len(pairs))
-    for part in split_into_parts(forward, pairs, direction, baseline, memory):
-        readout = part.readout
-        for rows in torch.arange(len(sets)).split(part.batch(gradient=False)):
-            values = part.base.replace(
-                part.values, {kind: masks[rows]}, readout.columns, readout.normalised
-            )
-            metric = readout.of_columns(values).float().cpu()
-            found[rows[:, None], torch.tensor(part.places)] = metric
+    with engine(model, pairs) as forward:
+        _check_sets(sets, kind, forward)
+        found = torch.zeros(len(sets), len(pairs))
+        masks = torch.from_numpy(~sets if keep else sets).to(forward.device)
+        for part in split_into_parts(forward, pairs, direction, baseline, memory):
+            readout = part.readout
+            for rows in torch.arange(len(sets)).split(part.batch(gradient=False)):
+                values = part.base.replace(
+                    part.values, {kind: masks[rows]}, readout.columns, readout.normalised
+                )
+                metric = readout.read(values).float().cpu()
+                found[rows[:, None], torch.tensor(part.places)] = metric
     return found[:, sorted(place for group, _ in groups_for(pairs, baseline) for place in group)]
+
+
+def _check_sets(sets: Sets, kind: str, forward: Forward) -> None:
+    shape = (forward.layers, forward.components(kind))
+    given = np.asarray(sets)
+    if given.dtype != bool or given.shape[1:] != shape:
+        raise ValueError(
+            f"sets of the type {given.dtype} and shape {given.shape} were given: expected masks "
+            f"(set, layer, component) of {shape[0]} layers of {shape[1]} {kind}."
+        )
 
 
 def largest(scores: ArrayLike, k: int) -> Bool[np.ndarray, "layer component"]:
@@ -285,13 +297,14 @@ def activation_differences(
         >>> differences.shape, bool((differences > 0).all())
         ((4, 8), True)
     """
-    forward = forward_of(model)
-    total = torch.zeros(forward.layers, forward.components(kind), dtype=torch.float64)
-    for part in split_into_parts(forward, pairs, "noising", "source", memory):
-        for site in part.sites((kind,)):
-            if kind == "heads":
-                written = torch.einsum("ptcs,csd->ptcd", site.difference, site.writes)
-            else:
-                written = site.difference
-            total[site.layer] += written.norm(dim=(1, 3)).sum(dim=0).cpu()
-    return (total / len(pairs)).numpy()
+    one_of("kind", kind, KINDS)
+    with engine(model, pairs) as forward:
+        total = torch.zeros(forward.layers, forward.components(kind), dtype=torch.float64)
+        for part in split_into_parts(forward, pairs, "noising", "source", memory):
+            for site in part.sites((kind,)):
+                if kind == "heads":
+                    written = torch.einsum("ptcs,csd->ptcd", site.difference, site.writes)
+                else:
+                    written = site.difference
+                total[site.layer] += written.norm(dim=(1, 3)).sum(dim=0).cpu()
+        return (total / len(pairs)).numpy()

@@ -5,13 +5,15 @@ towards the baseline. Every method is a function of one site.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
 
-from analysis.forward import KINDS, Activations, BaseRun, Forward
+from analysis.forward import KINDS, Activations, BaseRun, Forward, forward_of, undisturbed
 from analysis.metrics import Readout
 from analysis.tasks import PromptPairs
 
@@ -20,6 +22,28 @@ BASELINES = ("source", "zero", "mean")
 FEWEST_FOR_A_MEAN = 8
 # Larger batches fall out of a processor's caches, and are slower.
 MEMORY = 2**27
+
+
+@contextmanager
+def engine(model: TransformerBridge, pairs: PromptPairs) -> Iterator[Forward]:
+    """The model's engine, with the model to itself and prompts that are the model's.
+
+    Raises:
+        ValueError: for what is no model or no prompt pairs, for pairs of another tokenizer, for a
+            model with hooks of the user's, and as `forward_of` does.
+    """
+    expected = {"model": (model, TransformerBridge), "pairs": (pairs, PromptPairs)}
+    for name, (given, kind) in expected.items():
+        if not isinstance(given, kind):
+            raise ValueError(
+                f"{name} is of the type {type(given).__name__}: expected what "
+                f"load_{'model' if name == 'model' else 'task'} returns."
+            )
+    if not callable(pairs.metric):
+        raise ValueError(f"The metric {pairs.metric!r} was given: expected a function.")
+    with undisturbed(model):
+        pairs.check(model)
+        yield forward_of(model)
 
 
 @dataclass(frozen=True)
@@ -100,7 +124,7 @@ class Part:
 
     def _resume(self, kind: str, layer: int) -> Callable[[Tensor], Tensor]:
         readout = self.readout
-        return lambda change: readout.of_columns(
+        return lambda change: readout.read(
             self.base.resume(kind, layer, change, readout.columns, readout.normalised)
         )
 
@@ -135,12 +159,14 @@ def split_into_parts(
             places = [group[index] for index in chunk]
             labels = pairs.labels[torch.tensor(places)].to(forward.device)
             base_run, source_run = (forward.run(side[chunk], first) for side in (base, source))
-            _check_finite(pairs, places, base_run, source_run)
+            readout = Readout(pairs.metric, labels)
+            for run in (base_run, source_run):
+                _check_run(pairs, places, run, readout)
             yield Part(
                 places=places,
                 base=base_run,
                 source=source_run,
-                readout=Readout(pairs.metric, labels),
+                readout=readout,
                 values=baseline_of(source_run),
                 memory=memory - memory // 4,
             )
@@ -209,11 +235,20 @@ def _baseline(
     return lambda source: means
 
 
-def _check_finite(pairs: PromptPairs, places: list[int], base: BaseRun, source: BaseRun) -> None:
-    finite = torch.isfinite(base.logits + source.logits).all(dim=-1).tolist()
-    for place, is_finite in zip(places, finite, strict=True):
-        if not is_finite:
+def _check_run(pairs: PromptPairs, places: list[int], run: BaseRun, readout: Readout) -> None:
+    """Numbers, of every prompt by itself."""
+    metric = readout.of_vocabulary(run.logits)
+    for what, values in (("logits are", run.logits), (f"{pairs.metric} is", metric[:, None])):
+        finite = torch.isfinite(values).all(dim=-1).tolist()
+        if not all(finite):
+            prompt = pairs.clean[places[finite.index(False)]]
             raise ValueError(
-                f"{pairs.task}: the model's logits are NaN or infinite on the prompt "
-                f"{pairs.clean[place]!r} or its corruption: check the model's weights."
+                f"{pairs.task}: the model's {what} NaN or infinite on the prompt {prompt!r} or its "
+                "corruption: check the model's weights and the metric."
             )
+    first = Readout(readout.metric, readout.labels[:1]).of_vocabulary(run.logits[:1])
+    if not torch.isclose(first[0], metric[0], rtol=1e-3, atol=1e-5):
+        raise ValueError(
+            f"{pairs.task}: {pairs.metric} gives a prompt {metric[0]:.3g} beside others and "
+            f"{first[0]:.3g} alone: it must depend on a prompt's own logits and labels only."
+        )

@@ -12,10 +12,18 @@ from tqdm import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.attribution.checkpoints import Checkpoints, Unit
-from analysis.attribution.parts import BASELINES, DIRECTIONS, Site, groups_for, split_into_parts
+from analysis.attribution.parts import (
+    BASELINES,
+    DIRECTIONS,
+    Site,
+    engine,
+    groups_for,
+    split_into_parts,
+)
 from analysis.attribution.scores import Scores
-from analysis.attribution.units import all_work, identify, keep, progress_bar, work
-from analysis.forward import KINDS, Forward, forward_of
+from analysis.attribution.units import all_work, checkpoints_of, keep, progress_bar, work
+from analysis.checks import one_of, some_of, whole
+from analysis.forward import KINDS, Forward
 from analysis.tasks import PromptPairs
 
 
@@ -41,7 +49,7 @@ class Settings:
     kinds: tuple[str, ...]
     memory: int
     progress: bool | None
-    checkpoints: Path | None
+    checkpoints: str | Path | None
 
 
 def sweep(
@@ -55,14 +63,27 @@ def sweep(
         ValueError: as `check_choices` and `split_into_parts` do.
     """
     check_choices(settings.direction, settings.baseline, settings.kinds)
-    forward = forward_of(model)
+    whole("memory", settings.memory, least=1)
+    with engine(model, pairs) as forward:
+        checkpoints = checkpoints_of(
+            settings.checkpoints,
+            model,
+            pairs,
+            *(method.name, method.settings, settings.direction, settings.baseline, settings.memory),
+        )
+        return _sweep(method, forward, pairs, settings, checkpoints)
+
+
+def _sweep(
+    method: Method,
+    forward: Forward,
+    pairs: PromptPairs,
+    settings: Settings,
+    checkpoints: Checkpoints,
+) -> Scores:
     groups = groups_for(pairs, settings.baseline)
     prompts = sorted(place for group, _ in groups for place in group)
     results = _Results(forward, len(pairs), settings.kinds)
-    checkpoints = Checkpoints(
-        settings.checkpoints,
-        _run(method, model, pairs, settings) if settings.checkpoints else "",
-    )
     with _progress_bar(method, forward, pairs, settings) as bar:
         for part in split_into_parts(
             forward, pairs, settings.direction, settings.baseline, settings.memory
@@ -76,12 +97,6 @@ def sweep(
                 cost = a_run * _runs(method, len(site.writes))
                 results.add(site, part.places, keep(checkpoints, bar, name, cost, score))
     return results.scores(method.name, pairs, settings, torch.tensor(prompts))
-
-
-def _run(method: Method, model: TransformerBridge, pairs: PromptPairs, settings: Settings) -> str:
-    """What a unit depends on; the memory is among it because it decides a batch's rounding."""
-    choices = [settings.direction, settings.baseline, settings.memory]
-    return identify(model, pairs, method.name, method.settings, *choices)
 
 
 def _score(method: Method, site: Site) -> Unit:
@@ -153,12 +168,6 @@ class _Results:
 
 def check_choices(direction: str, baseline: str, kinds: tuple[str, ...]) -> None:
     """Raises a ValueError for an unknown direction, baseline or kind."""
-    _check("direction", direction, DIRECTIONS)
-    _check("baseline", baseline, BASELINES)
-    for kind in kinds:
-        _check("kind", kind, KINDS)
-
-
-def _check(what: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"There is no {what} {value!r}: expected one of {', '.join(allowed)}.")
+    one_of("direction", direction, DIRECTIONS)
+    one_of("baseline", baseline, BASELINES)
+    some_of("kind", kinds, KINDS)

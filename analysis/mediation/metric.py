@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from analysis.attribution.parts import MEMORY, Part, groups_for, split_into_parts
+from analysis.attribution.parts import MEMORY, Part, engine, groups_for, split_into_parts
 from analysis.attribution.sweep import check_choices
 from analysis.attribution.units import progress_bar
 from analysis.forward import Activations, Chosen, Forward, forward_of
@@ -106,14 +106,14 @@ def mediate(
         indirect -0.23
     """
     check_choices(direction, "source", ())
-    forward = forward_of(model)
-    by_source = _by_source(forward, links)
-    found = torch.zeros(3, len(pairs), len(links))
     total = sum(
         len(group) * (len(pairs.clean_tokens[group[0]]) - first) * len(links)
         for group, first in groups_for(pairs, "source")
     )
-    with progress_bar(f"mediation {pairs.task}", total, progress) as bar:
+    bar = progress_bar(f"mediation {pairs.task}", total, progress)
+    with engine(model, pairs) as forward, bar:
+        by_source = _by_source(forward, links)
+        found = torch.zeros(3, len(pairs), len(links))
         for part in split_into_parts(forward, pairs, direction, "source", memory // 2):
             prompts = torch.tensor(part.places)
             for source, places in by_source.items():
@@ -234,7 +234,7 @@ def _measure_sets(
     readout, size = part.readout, part.batch(gradient=False)
     return torch.cat(
         [
-            readout.of_columns(
+            readout.read(
                 part.base.replace(
                     values,
                     _masks(part.base.forward, sets[start : start + size]),

@@ -16,10 +16,11 @@ from tqdm import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.attribution.checkpoints import Checkpoints, Unit
-from analysis.attribution.parts import MEMORY, Part, Site, split_into_parts
+from analysis.attribution.parts import MEMORY, Part, Site, engine, split_into_parts
 from analysis.attribution.sweep import check_choices
-from analysis.attribution.units import all_work, identify, keep, progress_bar, work
-from analysis.forward import KINDS, Forward, Place, forward_of
+from analysis.attribution.units import all_work, checkpoints_of, keep, progress_bar, work
+from analysis.checks import some_of
+from analysis.forward import KINDS, Forward, Place
 from analysis.mediation.effects import Collector, Effects
 from analysis.mediation.reduction import Reduction
 from analysis.mediation.targets import MEASURES, Target, coordinates_of, target_of
@@ -39,7 +40,7 @@ def component_effects(
     seed: int = 0,
     memory: int = MEMORY,
     progress: bool | None = None,
-    checkpoints: Path | None = None,
+    checkpoints: str | Path | None = None,
 ) -> dict[str, Effects]:
     """Effects of every component of a kind, patched alone, on every later one, by kind of target.
 
@@ -68,28 +69,43 @@ def component_effects(
         >>> effects["neurons"].of_sources("reach").shape
         torch.Size([2, 4, 8])
     """
-    check_choices(direction, "source", (kind, *targets))
-    forward = forward_of(model)
-    choices = [direction, kind, targets, strongest, sampled, seed, memory]
-    identity = identify(model, pairs, "effects", *choices) if checkpoints else ""
-    finished = Checkpoints(checkpoints, identity)
-    drawn = _draw(forward, sampled, seed)
-    collectors = [
-        Collector(forward, len(pairs), (kind, target), strongest, drawn) for target in targets
-    ]
-    total = forward.components(kind) * all_work(forward, pairs, "source")
-    with progress_bar(f"{kind} on {' and '.join(targets)} {pairs.task}", total, progress) as bar:
-        for part, reached in _parts(forward, pairs, direction, targets, memory):
-            prompts = torch.tensor(part.places)
-            _mark_defined(collectors, prompts, reached)
-            for site in part.sites((kind,)):
-                site = replace(site, batch=_batch(part, reached, memory))
-                cost = work(forward, site.layer, *site.difference.shape[:2]) * len(site.writes)
-                reduce = partial(_reduce, part, site, reached, collectors, bar)
-                unit = keep(finished, bar, f"{kind}-{site.layer}-{part.places[0]}", cost, reduce)
-                for collector in collectors:
-                    collector.add(site.layer, prompts, unit)
-    return {collector.kinds[1]: collector.effects() for collector in collectors}
+    check_choices(direction, "source", (kind,))
+    some_of("kind", targets, KINDS)
+    settings = [kind, targets, direction, strongest, sampled, seed, memory]
+    with engine(model, pairs) as forward:
+        finished = checkpoints_of(checkpoints, model, pairs, "effects", *settings)
+        drawn = _draw(forward, sampled, seed)
+        collectors = {
+            target: Collector(forward, len(pairs), (kind, target), strongest, drawn)
+            for target in targets
+        }
+        total = forward.components(kind) * all_work(forward, pairs, "source")
+        name = f"{kind} on {' and '.join(targets)} {pairs.task}"
+        with progress_bar(name, total, progress) as bar:
+            for part, reached in _parts(forward, pairs, direction, targets, memory):
+                _collect(part, kind, reached, list(collectors.values()), finished, bar, memory)
+    return {target: collector.effects() for target, collector in collectors.items()}
+
+
+def _collect(
+    part: Part,
+    kind: str,
+    reached: dict[Place, Target],
+    collectors: list[Collector],
+    finished: Checkpoints,
+    bar: tqdm,
+    memory: int,
+) -> None:
+    """What every layer's sources do on one part."""
+    prompts = torch.tensor(part.places)
+    _mark_defined(collectors, prompts, reached)
+    for site in part.sites((kind,)):
+        site = replace(site, batch=_batch(part, reached, memory))
+        cost = work(part.base.forward, site.layer, *site.difference.shape[:2]) * len(site.writes)
+        reduce = partial(_reduce, part, site, reached, collectors, bar)
+        unit = keep(finished, bar, f"{kind}-{site.layer}-{part.places[0]}", cost, reduce)
+        for collector in collectors:
+            collector.add(site.layer, prompts, unit)
 
 
 def dense_effects(
@@ -114,8 +130,10 @@ def dense_effects(
         >>> MEASURES, effects.shape
         (('norm', 'relative', 'projection', 'reach'), torch.Size([4, 2, 4, 8, 4, 8]))
     """
-    forward = forward_of(model)
-    sources, targets = ((forward.layers, forward.components(side)) for side in (kind, target))
+    check_choices(direction, "source", (kind, target))
+    with engine(model, pairs) as forward:
+        sources, targets = ((forward.layers, forward.components(side)) for side in (kind, target))
+        every = forward.layers * max(sources[1], targets[1])
     effects = component_effects(
         model,
         pairs,
@@ -123,7 +141,7 @@ def dense_effects(
         (target,),
         direction,
         strongest=0,
-        sampled=forward.layers * max(sources[1], targets[1]),
+        sampled=every,
         memory=memory,
         progress=progress,
     )

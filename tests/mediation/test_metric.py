@@ -1,5 +1,7 @@
 """The metric's way through one later component: known answers, and hooks."""
 
+from contextlib import nullcontext
+
 import network
 import pytest
 import reference
@@ -46,7 +48,7 @@ def pairs(tiny):
 def test_known_answers(tiny, monkeypatch, of, expected):
     """c goes from 1 to 2 and d = 3 c: the additive metric's remainder is 0, the product's 1 * 3."""
     forward = network.LinearLayers(torch.ones(1), torch.tensor([[3.0]]), of)
-    monkeypatch.setattr(metric, "forward_of", lambda model: forward)
+    monkeypatch.setattr(metric, "engine", lambda model, pairs: nullcontext(forward))
     found = mediate(tiny, network.scalar_pairs(1, 2), [(C, D)])
     for values, known in zip((*found, found.remainder), expected, strict=True):
         torch.testing.assert_close(values, torch.full((network.PROMPTS, 1), float(known)))
@@ -56,7 +58,7 @@ def test_a_linear_layers_effects_are_its_weights(tiny, monkeypatch):
     """Norm |w Δc|, and each source's share of the way to the source; shares add up to 1."""
     reads, weights = torch.tensor([1.0, -2.0]), torch.tensor([[3.0, 1.0], [0.5, 2.0]])
     forward = network.LinearLayers(reads, weights, lambda early, late: late.sum(dim=1))
-    monkeypatch.setattr(sweep, "forward_of", lambda model: forward)
+    monkeypatch.setattr(sweep, "engine", lambda model, pairs: nullcontext(forward))
     pairs = network.scalar_pairs(1, 4)
     norm, relative, share, reach = dense_effects(tiny, pairs, "neurons", "neurons")[:, 0, 0, :, 1]
     moves = (weights * reads * 3).T
