@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
+from analysis import checks
 from analysis.attribution.checkpoints import Checkpoints, Unit
 from analysis.attribution.parts import groups_for
 from analysis.forward import Forward
 from analysis.models import fingerprint
+from analysis.provenance import Provenance
 from analysis.tasks import PromptPairs
-from analysis.version import __version__
+from analysis.version import ALGORITHM
 
 # Units differ in cost, so the bar counts work and shows a share of it.
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
@@ -38,10 +41,18 @@ def progress_bar(name: str, total: int, progress: bool | None) -> tqdm:
     return tqdm(total=total, desc=name, bar_format=_BAR, disable=disable)
 
 
-def identify(model: TransformerBridge, pairs: PromptPairs, *choices: Any) -> str:
-    """What a unit depends on: the model, the prompts, and what the caller chose."""
-    facts = [fingerprint(model), pairs.fingerprint(), *choices]
-    return json.dumps([*facts, str(model.cfg.device), __version__])
+def checkpoints_of(
+    folder: str | Path | None, model: TransformerBridge, pairs: PromptPairs, *choices: Any
+) -> Checkpoints:
+    """Where a run's finished units are kept, and what they depend on besides their names.
+
+    The memory is among the choices because it decides which prompts stand in a unit together.
+    """
+    path = checks.folder("checkpoints", folder)
+    if path is None:
+        return Checkpoints(None, "")
+    facts = [fingerprint(model), pairs.fingerprint(), *choices, ALGORITHM]
+    return Checkpoints(path, json.dumps(facts), Provenance.of(model))
 
 
 def keep(

@@ -81,6 +81,8 @@ ROOMS = (
             "studies.comparison.per_prompt",
             "studies.cache.cached_scores",
             "studies.cache.cached_frame",
+            "identity.identify",
+            "provenance.Provenance",
         ),
     ),
     Room("charts", "Charts", ("charts",)),

@@ -1,5 +1,10 @@
 """Results kept on disk, keyed by everything that they depend on.
 
+The key of scores holds the model's weights and configuration, the prompts, the metric's code, the
+method and its settings, and the version of the library's numbers; that of a frame the scores,
+models and prompts that it is made from, and the library's code. What they were computed with is
+kept beside them and compared when they are read, see `analysis.provenance`.
+
 A file is written whole or not at all; one that cannot be read is computed again, and one that
 cannot be written costs a warning, never the result.
 """
@@ -7,11 +12,13 @@ cannot be written costs a warning, never the result.
 import ast
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -24,13 +31,21 @@ from transformer_lens.model_bridge import TransformerBridge
 import analysis
 from analysis import paths
 from analysis.attribution import Scores
+from analysis.identity import hash_of, identify
 from analysis.models import fingerprint
+from analysis.provenance import PROVENANCE, Provenance
 from analysis.tasks import PromptPairs
+from analysis.version import ALGORITHM
 
 Result = TypeVar("Result")
 _PER_PROMPT = ("heads", "neurons", "heads_gap", "neurons_gap", "base", "source", "prompts")
-_SCORING = ("metrics.py", "forward", "attribution")
-_STUDYING = (*_SCORING, "agreement.py", "ablation.py", "latent.py", "mediation", "studies")
+_STUDYING = (
+    *("metrics.py", "forward", "attribution", "agreement.py"),
+    *("ablation.py", "latent.py", "mediation", "studies"),
+)
+_NO_SETTINGS = ("progress", "memory", "checkpoints")  # of no number but its last bits
+_UNSAFE = re.compile(r"[^\w.-]")  # in a file's name, which may come from a user's file
+Fact = Scores | TransformerBridge | PromptPairs | str | int | float
 
 
 def cached_scores(
@@ -38,9 +53,10 @@ def cached_scores(
 ) -> Scores:
     """`method(model, pairs, **settings)`, computed once and kept in `data/results/`.
 
-    The key holds the weights, the prompts, the method and its settings, and the library's version
-    and code. What an interrupted run had finished lies in a folder beside the file until the run
-    is whole.
+    What an interrupted run had finished lies in a folder beside the file until the run is whole.
+
+    Raises:
+        ValueError: where what is kept was made by a model that computed something else.
 
     Examples:
         >>> from analysis import activation_patching, load_model, load_task
@@ -57,32 +73,32 @@ def cached_scores(
         True
     """
     key = {
-        "weights": fingerprint(model),
+        "model": fingerprint(model),
         "prompts": pairs.fingerprint(),
-        "method": method.__name__,
-        "settings": {name: value for name, value in settings.items() if name != "progress"},
-        "library": _library(_SCORING),
+        "method": identify(method),
+        "settings": {name: settings[name] for name in settings if name not in _NO_SETTINGS},
+        "algorithm": ALGORITHM,
     }
     path = _path(f"{method.__name__}-{Path(pairs.task).stem}", key)
-    checkpoints = path.with_suffix(".partial")
+    checkpoints, provenance = path.with_suffix(".partial"), Provenance.of(model)
     scores = _kept(
         path,
         lambda: _read_scores(path),
         lambda: method(model, pairs, checkpoints=checkpoints, **settings),
         lambda scores, file: _to_frame(scores).write_parquet(
-            file, metadata=_facts(scores) | {"key": json.dumps(key)}
+            file, metadata=_facts(scores) | _metadata(key, provenance)
         ),
+        provenance,
     )
     shutil.rmtree(checkpoints, ignore_errors=True)
-    return scores
+    return replace(scores, task=pairs.task)  # the same prompts may come from another file
 
 
-def cached_frame(
-    name: str, compute: Callable[[], pl.DataFrame], *depends: Scores | str | int | float
-) -> pl.DataFrame:
+def cached_frame(name: str, compute: Callable[[], pl.DataFrame], *depends: Fact) -> pl.DataFrame:
     """A frame computed once from `depends`, and kept in `data/results/`.
 
-    The key holds `depends`, scores by their numbers, and the library's version and code.
+    Raises:
+        ValueError: where what is kept was made by a model that computed something else.
 
     Examples:
         >>> import polars as pl
@@ -96,15 +112,18 @@ def cached_frame(
     """
     key = _frame_key(depends)
     path = _path(name, key)
+    models = [fact for fact in depends if isinstance(fact, TransformerBridge)]
+    provenance = Provenance.of(models[0]) if models else None
     return _kept(
         path,
         lambda: pl.read_parquet(path),
         compute,
-        lambda frame, file: frame.write_parquet(file, metadata={"key": json.dumps(key)}),
+        lambda frame, file: frame.write_parquet(file, metadata=_metadata(key, provenance)),
+        provenance,
     )
 
 
-def kept_frame(name: str, *depends: Scores | str | int | float) -> pl.DataFrame | None:
+def kept_frame(name: str, *depends: Fact) -> pl.DataFrame | None:
     """What `cached_frame` has kept under this name for `depends`; None where there is nothing."""
     path = _path(name, _frame_key(depends))
     return pl.read_parquet(path) if path.exists() else None
@@ -113,7 +132,7 @@ def kept_frame(name: str, *depends: Scores | str | int | float) -> pl.DataFrame 
 def kept_of(weights: Collection[str]) -> list[Path]:
     """What the present code has kept of models with these fingerprints, scores and frames."""
     keys = dict(_keys())
-    scores = [path for path, key in keys.items() if key.get("weights") in weights]
+    scores = [path for path, key in keys.items() if key.get("model") in weights]
     origins = {*weights, *(_digest(_read_scores(path)) for path in scores)}
     return sorted(
         path for path, key in keys.items() if path in scores or origins & {*key.get("depends", ())}
@@ -122,17 +141,32 @@ def kept_of(weights: Collection[str]) -> list[Path]:
 
 def _keys() -> Iterator[tuple[Path, dict[str, Any]]]:
     """Every result kept by the present code, with its key."""
-    present = _library(_SCORING), _library(_STUDYING)
+    present = {"algorithm": ALGORITHM, "library": _library()}
     for path in sorted(paths.RESULTS.glob("*.parquet")):
         with suppress(pl.exceptions.PolarsError, OSError):  # what cannot be read is no result
             key = json.loads(pl.read_parquet_metadata(path).get("key", "{}"))
-            if key.get("library") in present:
+            if any(key.get(name) == value for name, value in present.items()):
                 yield path, key
 
 
-def _frame_key(depends: tuple[Scores | str | int | float, ...]) -> dict[str, Any]:
-    facts = [_digest(fact) if isinstance(fact, Scores) else fact for fact in depends]
-    return {"depends": facts, "library": _library(_STUDYING)}
+def _frame_key(depends: tuple[Fact, ...]) -> dict[str, Any]:
+    return {"depends": [_fact(fact) for fact in depends], "library": _library()}
+
+
+def _fact(fact: Fact) -> str | int | float:
+    match fact:
+        case Scores():
+            return _digest(fact)
+        case TransformerBridge():
+            return fingerprint(fact)
+        case PromptPairs():
+            return fact.fingerprint()
+    return fact
+
+
+def _metadata(key: dict[str, Any], provenance: Provenance | None) -> dict[str, str]:
+    made_with = {PROVENANCE: provenance.text()} if provenance else {}
+    return {"key": json.dumps(key)} | made_with
 
 
 def _kept(
@@ -140,13 +174,18 @@ def _kept(
     read: Callable[[], Result],
     compute: Callable[[], Result],
     write: Callable[[Result, str], None],
+    provenance: Provenance | None,
 ) -> Result:
     """What `read` finds at `path`, else what `compute` gives, written there."""
     if path.exists():
         try:
-            return read()
+            found, metadata = read(), pl.read_parquet_metadata(path)
         except (pl.exceptions.PolarsError, OSError, KeyError, ValueError) as error:
             warnings.warn(f"{path} cannot be read and is computed again: {error}", stacklevel=3)
+        else:
+            if provenance:
+                provenance.check(metadata.get(PROVENANCE), path)
+            return found
     result = compute()
     try:
         _write(path, lambda file: write(result, file))
@@ -168,7 +207,7 @@ def _write(path: Path, write: Callable[[str], None]) -> None:
 
 
 def _path(name: str, key: dict[str, Any]) -> Path:
-    return paths.RESULTS / f"{name}-{_hash(json.dumps(key, sort_keys=True))}.parquet"
+    return paths.RESULTS / f"{_UNSAFE.sub('_', name)}-{hash_of(key)}.parquet"
 
 
 def _facts(scores: Scores) -> dict[str, str]:
@@ -207,8 +246,8 @@ def _digest(scores: Scores) -> str:
     return sha256(arrays + json.dumps(_facts(scores)).encode()).hexdigest()[:16]
 
 
-def _library(parts: tuple[str, ...]) -> list[str]:
-    return [analysis.__version__, _code(parts)]
+def _library() -> list[str | int]:
+    return [ALGORITHM, _code(_STUDYING)]
 
 
 @cache
@@ -219,7 +258,7 @@ def _code(parts: tuple[str, ...]) -> str:
     """
     package = Path(analysis.__file__).parent
     files = [file for part in parts for file in _python_files(package / part)]
-    return _hash("".join(_statements(file.read_text(encoding="utf-8")) for file in sorted(files)))
+    return hash_of([_statements(file.read_text(encoding="utf-8")) for file in sorted(files)])
 
 
 def _statements(source: str) -> str:
@@ -238,7 +277,3 @@ def _is_docstring(statement: ast.stmt) -> bool:
 
 def _python_files(path: Path) -> list[Path]:
     return [path] if path.is_file() else list(path.rglob("*.py"))
-
-
-def _hash(text: str) -> str:
-    return sha256(text.encode()).hexdigest()[:16]

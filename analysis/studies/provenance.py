@@ -21,6 +21,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from analysis import paths
 from analysis.bench.machine import hardware
 from analysis.models import available_testbeds, fingerprint
+from analysis.provenance import PROVENANCE, Provenance
 from analysis.studies import loaded
 from analysis.studies.across_models import models_compared
 from analysis.studies.aligned_baselines import PROMPTS
@@ -121,6 +122,17 @@ def results(without: Iterable[str] = ("studies",)) -> pl.DataFrame:
         .with_columns(pl.col("hash").map_elements(_hash_of, return_dtype=pl.String))
         .sort("result")
     )
+
+
+def made_with() -> pl.DataFrame:
+    """What kept results of the report's models were computed with: a column a library, files.
+
+    A row for all that were made alike; results that are made from scores alone do not say it again.
+    """
+    kept = kept_of({fingerprint(loaded(name)) for name in models_compared()})
+    texts = [pl.read_parquet_metadata(path).get(PROVENANCE) for path in kept]
+    found = pl.DataFrame([Provenance.read(text).made_with for text in texts if text])
+    return found.group_by(found.columns).agg(files=pl.len()).sort("files", descending=True)
 
 
 _RESULT = {"result": pl.String, "bytes": pl.Int64, "rows": pl.Int64, "hash": pl.String}

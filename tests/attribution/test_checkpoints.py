@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from analysis import Scores, activation_patching, integrated_gradients, load_task
+from analysis import Scores, activation_patching, integrated_gradients, load_model, load_task
 from analysis.attribution import sweep as sweeping
+from analysis.attribution import units
 from analysis.attribution.checkpoints import Checkpoints
 from analysis.bench.workloads import SHAPES, random_pairs
+from analysis.metrics import Labels, prob_diff
 
 KILLED = """
 import sys
@@ -127,6 +130,49 @@ def test_another_runs_units_are_not_taken_over(tiny, pairs, tmp_path, other):
     integrated_gradients(tiny, pairs, **settings)
     with pytest.raises(ValueError, match="other arguments: delete"):
         integrated_gradients(tiny, pairs, **settings | other)
+
+
+def test_units_of_a_model_that_computed_something_else_are_refused(
+    tiny, pairs, tmp_path, monkeypatch
+):
+    """Though it has the same weights and configuration."""
+    activation_patching(tiny, pairs, checkpoints=tmp_path, kinds=("heads",))
+    here = units.Provenance.of(tiny)
+    moved = [[value - 0.1 for value in row] for row in here.log_probabilities]
+    monkeypatch.setattr(
+        units.Provenance, "of", lambda model: replace(here, log_probabilities=moved)
+    )
+    with pytest.raises(ValueError, match="computed something else"):
+        activation_patching(tiny, pairs, checkpoints=tmp_path, kinds=("heads",))
+
+
+@pytest.mark.parametrize("changed", ["metric", "labels", "tokens", "weights", "algorithm"])
+def test_units_of_another_model_or_data_set_are_not_taken_over(
+    tiny_directory, tmp_path, monkeypatch, changed
+):
+    model = load_model(tiny_directory)
+    pairs = load_task("ioi", model, n=2)
+    activation_patching(model, pairs, checkpoints=tmp_path, kinds=("heads",))
+    if changed == "metric":
+        pairs = replace(pairs, metric=prob_diff)
+    if changed == "labels":
+        pairs = replace(pairs, labels=Labels(pairs.labels.tokens, -pairs.labels.signs))
+    if changed == "tokens":
+        pairs = pairs.select([1, 0])
+    if changed == "weights":
+        with torch.no_grad():
+            model.blocks[1].mlp.out.original_component.bias[0] += 1
+    if changed == "algorithm":
+        monkeypatch.setattr(units, "ALGORITHM", "another")
+    with pytest.raises(ValueError, match="other arguments: delete"):
+        activation_patching(model, pairs, checkpoints=tmp_path, kinds=("heads",))
+
+
+def test_a_folder_may_be_a_text(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pairs = load_task("ioi", tiny, n=1)
+    activation_patching(tiny, pairs, checkpoints="runs", kinds=("heads",))
+    assert len(list((tmp_path / "runs").glob("*.safetensors"))) == 3
 
 
 @pytest.mark.parametrize(

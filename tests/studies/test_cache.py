@@ -1,11 +1,23 @@
 import errno
-from dataclasses import fields
+import json
+import shutil
+from dataclasses import fields, replace
+from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
+from transformer_lens.model_bridge import TransformerBridge
 
-from analysis import Scores, activation_patching, integrated_gradients, load_task, paths
+from analysis import (
+    Scores,
+    activation_patching,
+    integrated_gradients,
+    load_model,
+    load_task,
+    paths,
+)
+from analysis.metrics import logit_diff, prob_diff
 from analysis.studies import cache
 from analysis.studies.cache import cached_frame, cached_scores
 
@@ -56,12 +68,136 @@ def test_everything_that_scores_depend_on_is_in_the_key(
     cached_scores(method, tiny, pairs, direction="denoising")
     cached_scores(method, tiny, pairs.select([0, 2]))
     cached_scores(method, tiny_raw, pairs)
-    assert method.calls == 5
-    monkeypatch.setattr(cache, "_code", lambda parts: "other code")
-    cached_scores(method, tiny, pairs)
+    cached_scores(method, tiny, replace(pairs, metric=prob_diff))
     assert method.calls == 6
-    cached_scores(method, tiny, pairs, progress=False)
-    assert method.calls == 6, "progress changes nothing"
+    monkeypatch.setattr(cache, "ALGORITHM", "another")
+    cached_scores(method, tiny, pairs)
+    assert method.calls == 7
+    cached_scores(method, tiny, pairs, progress=False, memory=2**24)
+    assert method.calls == 7, "of no number"
+
+
+def test_what_moves_only_the_last_bits_is_in_no_key(results, tiny, pairs, monkeypatch):
+    """Results that ship are found on another machine, and by another release of the library."""
+    method = counted(activation_patching)
+    cached_scores(method, tiny, pairs)
+    (path,) = results.iterdir()
+    assert json.loads(pl.read_parquet_metadata(path)["provenance"])["made_with"]["torch"]
+    monkeypatch.setattr("analysis.provenance._made_with", lambda: {"torch": "99"})
+    monkeypatch.setattr("analysis.__version__", "99")
+    monkeypatch.setattr(cache, "_code", lambda parts: "other code")
+    same(cached_scores(method, tiny, pairs), activation_patching(tiny, pairs))
+    assert method.calls == 1
+
+
+def configured(directory: Path, to: Path, **settings) -> TransformerBridge:
+    """The same weights under another configuration."""
+    shutil.copytree(directory, to)
+    config = json.loads((to / "config.json").read_text())
+    (to / "config.json").write_text(json.dumps(config | settings))
+    return load_model(to)
+
+
+@pytest.mark.filterwarnings("ignore:No fast engine")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"scale_attn_by_inverse_layer_idx": True},
+        {"layer_norm_epsilon": 0.1},
+        {"activation_function": "relu"},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_the_same_weights_under_another_configuration_are_another_model(
+    results, tiny, tiny_directory, pairs, tmp_path, settings
+):
+    """Kept scores, frames and unfinished runs of one are not the other's."""
+    other = configured(tiny_directory, tmp_path / "other", **settings)
+    first = cached_scores(activation_patching, tiny, pairs, kinds=("heads",))
+    second = cached_scores(activation_patching, other, pairs, kinds=("heads",))
+    same(second, activation_patching(other, pairs, kinds=("heads",)))
+    assert not torch.equal(first.base, second.base)
+    frames = [
+        cached_frame("base", lambda s=s: pl.DataFrame({"base": s.base.numpy()}), model, pairs)
+        for model, s in ((tiny, first), (other, second))
+    ]
+    assert not frames[0].equals(frames[1])
+    activation_patching(tiny, pairs, checkpoints=tmp_path / "runs")
+    with pytest.raises(ValueError, match="other arguments: delete"):
+        activation_patching(other, pairs, checkpoints=tmp_path / "runs")
+
+
+@pytest.mark.filterwarnings("ignore:No fast engine")
+def test_the_scaled_testbeds_numbers_are_its_own(results, testbed, tmp_path):
+    """The figures of the report of this fault."""
+    scaled = configured(
+        paths.MODELS / "testbed", tmp_path / "scaled", scale_attn_by_inverse_layer_idx=True
+    )
+    for model, expected in ((testbed, [3.63, 1.92]), (scaled, [2.18, 0.31])):
+        pairs = load_task("ioi", model, n=2)
+        found = cached_scores(activation_patching, model, pairs, kinds=())
+        assert found.base.tolist() == pytest.approx(expected, abs=0.005)
+
+
+def test_two_metrics_of_one_name_share_no_scores(results, tiny, pairs):
+    def named(factor):
+        def metric(logits, labels):
+            return factor * logit_diff(logits, labels)
+
+        return metric
+
+    one, two = (
+        cached_scores(activation_patching, tiny, replace(pairs, metric=named(factor)))
+        for factor in (1, 2)
+    )
+    torch.testing.assert_close(two.heads, 2 * one.heads)
+    assert len(list(results.iterdir())) == 2
+
+
+def test_two_methods_of_one_name_share_no_scores(results, tiny, pairs):
+    def method_with(steps):
+        def method(model, pairs, **settings):
+            return integrated_gradients(model, pairs, steps=steps, **settings)
+
+        return method
+
+    one, two = (cached_scores(method_with(steps), tiny, pairs) for steps in (1, 2))
+    assert not torch.equal(one.heads, two.heads)
+
+
+def test_scores_name_the_file_that_they_are_asked_for(results, tiny, tmp_path):
+    """Two files of one content share what is kept, and neither has the other's name."""
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "my.csv").write_text(
+            "clean,corrupted,correct,incorrect\nThe nurse said that,The man said that, she, he\n"
+        )
+    for folder in ("one", "two"):
+        path = tmp_path / folder / "my.csv"
+        found = cached_scores(activation_patching, tiny, load_task(path, tiny), kinds=("heads",))
+        assert found.task == str(path)
+    assert len(list(results.iterdir())) == 1
+
+
+@pytest.mark.parametrize("kept", ["scores", "frame"])
+def test_results_of_a_model_that_computed_something_else_are_refused(
+    results, tiny, pairs, monkeypatch, kept
+):
+    """Of the same weights and configuration, by another version of a library, say."""
+
+    def read():
+        if kept == "scores":
+            return cached_scores(activation_patching, tiny, pairs, kinds=("heads",))
+        return cached_frame("totals", lambda: pl.DataFrame({"total": [1.0]}), tiny, pairs)
+
+    read()
+    elsewhere = cache.Provenance.of(tiny)
+    moved = [[value - 0.1 for value in row] for row in elsewhere.log_probabilities]
+    monkeypatch.setattr(
+        cache.Provenance, "of", lambda model: replace(elsewhere, log_probabilities=moved)
+    )
+    with pytest.raises(ValueError, match="computed something else.*delete the file"):
+        read()
 
 
 SOURCE = '''"""A module."""

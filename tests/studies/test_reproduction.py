@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -116,6 +117,8 @@ def test_results_are_of_the_reports_models_and_whatever_their_names(of_tiny, tin
     counts = dict(found.select("result", "files").iter_rows())
     assert counts == {"activation_patching": 2, "agreement": 4}
     assert found["rows"].to_list() == [4, 4]
+    (made,) = provenance.made_with().iter_rows(named=True)
+    assert made["files"] == 2 and made["torch"] == torch.__version__
     for place, path in enumerate(sorted(of_tiny.glob("*.parquet"))):
         kind = re.split(r"-(?=ioi|gender)", path.stem)[0]
         path.rename(path.with_name(f"{kind}-ioi-{place:016x}.parquet"))
