@@ -1,6 +1,7 @@
 """The command line: `analysis`, or `python -m analysis`. Scores of one's own are for Python."""
 
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +25,7 @@ def main() -> None:
     """Runs a command; bad input ends in one sentence, not in a traceback."""
     try:
         app()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"analysis: {error}") from None
 
 
@@ -123,6 +124,10 @@ def train(
         paths.IN_CLONE,
         "train writes to data/models of a clone of the project: get one with git clone, and run "
         "make test there once.",
+    )
+    _need(
+        re.fullmatch(r"[\w-]+", name) is not None,
+        f"the model's folder {name!r} was given: expected a name of letters, digits and dashes.",
     )
     from analysis.training.card import write_card
     from analysis.training.train import train as train_model

@@ -1,4 +1,5 @@
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -66,15 +67,58 @@ def test_train_saves_a_checkpoint_with_its_card(tmp_path, monkeypatch):
     assert load_model(tmp_path / "small").cfg.n_layers == 1
 
 
+@pytest.fixture
+def said(monkeypatch, tmp_path):
+    """What the command line ends with, in this process."""
+    monkeypatch.setenv("ANALYSIS_MODEL", "testbed")
+    monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["analysis", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return str(ended.value.code)
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["run", "--n", "0"], "n=0"), (["run", "--model", "/nowhere"], "no model '/nowhere'")],
+    [
+        (["run", "--n", "0"], "n=0"),
+        (["run", "--n", "999999"], "n=999999"),
+        (["run", "--model", "/nowhere"], "Model '/nowhere' not found"),
+        (["run", "--model", ""], "n=|name was expected"),
+        (["run", "--model", "../../nowhere"], "not found"),
+        (["train", "../elsewhere", "--seed", "1"], "'../elsewhere'.*letters"),
+        (["preview", "nowhere"], "no folder 'nowhere'"),
+        (["bundle", "/dev/null/charts.js"], "Not a directory|File exists"),
+    ],
 )
-def test_bad_input_is_one_sentence_and_no_traceback(arguments, message):
-    result = subprocess.run(
-        [sys.executable, "-m", "analysis", *arguments], capture_output=True, text=True, cwd=ROOT
+def test_bad_input_ends_in_one_sentence(said, arguments, message):
+    if arguments == ["run", "--model", ""]:
+        arguments = [*arguments, "--n", "0"]  # unset: the testbed
+    sentence = said(*arguments)
+    assert re.search(message, sentence)
+    assert sentence.startswith("analysis: ") and "\n" not in sentence
+
+
+@pytest.mark.parametrize("spoil", ["weights", "tokenizer"])
+def test_a_model_that_cannot_be_loaded_ends_in_one_sentence(said, tiny_directory, tmp_path, spoil):
+    """`tests/test_models.py` has every kind."""
+    model = shutil.copytree(tiny_directory, tmp_path / "model")
+    for file in {"weights": ["model.safetensors"], "tokenizer": ["tokenizer.json"]}[spoil]:
+        (model / file).write_text("damaged")
+    assert f"{spoil}" in said("run", "--model", str(model), "--n", "2")
+
+
+def test_a_process_ends_in_one_sentence_without_a_traceback():
+    ran = subprocess.run(
+        [sys.executable, "-m", "analysis", "run", "--n", "0"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
     )
-    assert result.returncode == 1
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
-    assert result.stderr.strip().splitlines()[-1].startswith("analysis: ")
+    assert ran.returncode == 1
+    assert "Traceback" not in ran.stderr
+    assert ran.stderr.strip().splitlines()[-1].startswith("analysis: ioi: n=0")

@@ -27,7 +27,7 @@ def activation_patching(
     kinds: tuple[str, ...] = KINDS,
     memory: int = MEMORY,
     progress: bool | None = None,
-    checkpoints: Path | None = None,
+    checkpoints: str | Path | None = None,
 ) -> Scores:
     """The effect of patching each head and each neuron alone, exactly, one run a component.
 
@@ -48,7 +48,8 @@ def activation_patching(
             that a run with the same arguments goes on there; None keeps nothing.
 
     Raises:
-        ValueError: for an unknown direction or baseline, or logits that are not finite.
+        ValueError: for an unknown direction or baseline, a model with hooks of your own, pairs of
+            another model's tokenizer, or numbers that are not finite.
 
     Examples:
         >>> from analysis import activation_patching, load_model, load_task

@@ -22,6 +22,7 @@ from analysis.attribution.parts import MEMORY, Site
 from analysis.attribution.quadrature import quadrature
 from analysis.attribution.scores import Scores
 from analysis.attribution.sweep import Method, Settings, sweep
+from analysis.checks import one_of
 from analysis.forward import KINDS
 from analysis.tasks import PromptPairs
 
@@ -39,7 +40,7 @@ def integrated_gradients(
     kinds: tuple[str, ...] = KINDS,
     memory: int = MEMORY,
     progress: bool | None = None,
-    checkpoints: Path | None = None,
+    checkpoints: str | Path | None = None,
 ) -> Scores:
     """The attribution of each head and each neuron; `heads_gap` and `neurons_gap` tell how exact.
 
@@ -78,8 +79,7 @@ def integrated_gradients(
         "layer-joint": (integrate_jointly, lambda components: steps),
         "single": (integrate_each, lambda components: steps * components),
     }
-    if path not in methods:
-        raise ValueError(f"There is no path {path!r}: expected one of {', '.join(methods)}.")
+    one_of("path", path, methods)
     integrate, runs = methods[path]
     settings = Settings(direction, baseline, kinds, memory, progress, checkpoints)
     score = partial(integrate, nodes=nodes, weights=weights)
@@ -121,6 +121,12 @@ def _mean_gradient(
     ):
         with torch.enable_grad():
             points = torch.einsum("k,cptd->kcptd", some_nodes, changes).detach().requires_grad_()
-            (gradients,) = torch.autograd.grad(site.resume(points).sum(), points)
+            metric = site.resume(points)
+            if not metric.requires_grad:
+                raise ValueError(
+                    "The metric has no gradient, which integrated gradients need: use one without "
+                    "rounding, comparing or choosing, or activation_patching."
+                )
+            (gradients,) = torch.autograd.grad(metric.sum(), points)
         total += torch.einsum("k,kcptd->cptd", some_weights, gradients)
     return total

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from analysis.checks import one_of, whole
+
 
 def _gauss_legendre(steps: int) -> tuple[np.ndarray, np.ndarray]:
     nodes, weights = np.polynomial.legendre.leggauss(steps)
@@ -48,10 +50,6 @@ def quadrature(rule: str, steps: int) -> tuple[list[float], list[float]]:
         >>> round(sum(weight * node**3 for node, weight in zip(nodes, weights, strict=True)), 6)
         0.25
     """
-    if rule not in RULES:
-        raise ValueError(f"There is no rule {rule!r}: expected one of {', '.join(RULES)}.")
-    fewest = 2 if rule == "trapezoid" else 1
-    if steps < fewest:
-        raise ValueError(f"steps={steps} is too few: the {rule} rule needs at least {fewest}.")
-    nodes, weights = _RULES[rule](steps)
+    one_of("rule", rule, RULES)
+    nodes, weights = _RULES[rule](whole("steps", steps, least=2 if rule == "trapezoid" else 1))
     return nodes.tolist(), weights.tolist()

@@ -1,0 +1,51 @@
+"""What a caller may choose, checked at the library's edge; a wrong choice gets one sentence."""
+
+from collections.abc import Iterable
+from operator import index
+from pathlib import Path
+from typing import Any
+
+
+def one_of(what: str, value: Any, allowed: Iterable[str], hint: str = "") -> None:
+    """Raises a ValueError unless the value is among those allowed."""
+    choices = list(allowed)
+    if not isinstance(value, str) or value not in choices:
+        expected = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"There is no {what} {value!r}: expected one of {expected}{hint}.")
+
+
+def some_of(what: str, values: Any, allowed: Iterable[str]) -> None:
+    """Raises a ValueError unless the values are a tuple or list of those allowed."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ValueError(f"{what}s={values!r} was given: expected a tuple, such as ({values!r},).")
+    for value in values:
+        one_of(what, value, allowed)
+
+
+def whole(what: str, value: Any, least: int) -> int:
+    """The value as a whole number of at least so much, or a ValueError."""
+    try:
+        number = index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        raise ValueError(
+            f"{what}={value!r} was given: expected a whole number of at least {least}."
+        )
+    return number
+
+
+def folder(what: str, value: Any) -> Path | None:
+    """The value as a folder's path; None stays None.
+
+    Raises:
+        ValueError: for what is no path, and for the path of a file.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str | Path) or not str(value):
+        raise ValueError(f"{what}={value!r} was given: expected the name of a folder, or None.")
+    path = Path(value).expanduser()
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{what}={str(value)!r} is a file: name a folder.")
+    return path
