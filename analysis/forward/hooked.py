@@ -1,7 +1,8 @@
 """The general engine: any decoder that TransformerLens's bridge runs, through its hooks.
 
 Every resumed run is a whole forward pass, so it is slow; it exists so that models with rotary
-positions, gated MLPs or other norms have the same methods and the same numbers.
+positions, gated MLPs or other norms have the same methods and the same numbers. A change is added
+where components write, at their output projection, and what follows is the model's own.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,51 +13,57 @@ from torch import Tensor
 from torch.nn import functional
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.generalized_components import ParallelBlockBridge
 
-from analysis.forward.engine import Activations, BaseRun, Chosen, Forward, Place, replaced
+from analysis.forward.engine import KINDS, Activations, BaseRun, Chosen, Forward, Place, replaced
+from analysis.forward.projections import (
+    activations_hook,
+    projection_hooks,
+    read_projections,
+    run_through_projections,
+    written_hook,
+)
 from analysis.metrics import Readout
 
-ACTIVATIONS = {"heads": "blocks.{}.attn.hook_z", "neurons": "blocks.{}.mlp.hook_post"}
-WRITTEN = {"heads": "blocks.{}.hook_attn_out", "neurons": "blocks.{}.hook_mlp_out"}
-STREAMS = ("blocks.{}.hook_resid_pre", "blocks.{}.hook_attn_out", "blocks.{}.hook_resid_post")
+Hook = tuple[str | Callable, Callable]  # as the bridge declares it
+
+_STREAMS = ("blocks.{}.hook_in", "blocks.{}.hook_out")
 
 
 class HookedForward(Forward):
     """A model's own forward pass, changed by hooks.
 
+    A model may lack one kind of component, as a mixture of experts lacks neurons: a run then holds
+    the other one, and `writes` says why.
+
     Raises:
-        ValueError: where a layer's output is not the sum of what its components write, as with a
-            norm after the attention, because then a component has no writing weights.
+        ValueError: where a model has neither heads nor neurons, as a state-space model, or reads
+            from both sides.
     """
 
     def __init__(self, model: TransformerBridge):
-        self.model = model
-        self.layers = model.cfg.n_layers
-        self.weights = {name: weight.detach() for name, weight in model.tl_named_parameters()}
-        embedding = self.weights["embed.W_E"]
-        self.device, self.itemsize = embedding.device, embedding.itemsize
+        self.model, self.layers = model, model.cfg.n_layers
+        parameter = next(model.parameters())
+        self.device, self.itemsize = parameter.device, parameter.itemsize
+        self._weights, self._missing = read_projections(model)
 
     def writes(self, kind: str, layer: int) -> Float[Tensor, "component size d_model"]:
-        if kind == "heads":
-            return self.weights[f"blocks.{layer}.attn.W_O"]
-        return self.weights[f"blocks.{layer}.mlp.W_out"].unsqueeze(1)
+        if kind in self._missing:
+            raise ValueError(self._missing[kind])
+        return self._weights[kind, layer]
+
+    def places(self) -> list[Place]:
+        return [place for place in super().places() if place in self._weights]
 
     @torch.no_grad()
     def run(self, tokens: Int[Tensor, "prompt position"], first: int = 0) -> BaseRun:
-        names = [*ACTIVATIONS.values(), *WRITTEN.values(), *STREAMS]
-        wanted = {name.format(layer) for name in names for layer in range(self.layers)}
-        logits, cache = self.model.run_with_cache(tokens, names_filter=lambda name: name in wanted)
-        activations: dict[tuple[str, int], Tensor] = {}
-        after: dict[tuple[str, int], Tensor] = {}
-        for layer in range(self.layers):
-            before, attention, whole = (
-                cache[name.format(layer)][:, first:].clone() for name in STREAMS
-            )
-            after["heads", layer], after["neurons", layer] = before + attention, whole
-            for kind, name in ACTIVATIONS.items():
-                values = cache[name.format(layer)][:, first:].clone()
-                activations[kind, layer] = values if kind == "heads" else values.unsqueeze(-1)
-                self._check_writes(kind, layer, cache)
+        streams = {name.format(layer) for name in _STREAMS for layer in range(self.layers)}
+        logits, cache = self._run_with_cache(tokens, projection_hooks(self.places()) | streams)
+        activations = {
+            place: self._by_component(place, cache[activations_hook(place)])[:, first:].clone()
+            for place in self.places()
+        }
+        after = {place: stream[:, first:].clone() for place, stream in self._streams(cache)}
         return BaseRun(self, tokens, first, activations, after, logits[:, -1].clone())
 
     def resume(
@@ -68,11 +75,9 @@ class HookedForward(Forward):
         columns: Int[Tensor, "prompt column"] | None,
         normalised: bool,
     ) -> Float[Tensor, "*batch prompt column"]:
-        logits = self.model.run_with_hooks(
-            run.tokens.repeat(change.shape[:-3].numel(), 1),
-            fwd_hooks=[_adding(run, kind, layer, change)],
-        )
-        return _columns(logits[:, -1].unflatten(0, change.shape[:-2]), columns, normalised)
+        tokens = run.tokens.repeat(change.shape[:-3].numel(), 1)
+        logits = self._logits(tokens, [_adding(run, (kind, layer), change)])
+        return _columns(logits.unflatten(0, change.shape[:-2]), columns, normalised)
 
     @torch.no_grad()
     def trace(
@@ -84,16 +89,12 @@ class HookedForward(Forward):
     ) -> Iterator[tuple[Place, Float[Tensor, "*batch prompt changed component size"]]]:
         """All places are kept until the last is yielded: the run is one."""
         later = self.places_after(kind, layer)
-        wanted = {ACTIVATIONS[kind].format(layer) for kind, layer in later}
-        with self.model.hooks(fwd_hooks=[_adding(run, kind, layer, change)]):
-            _, cache = self.model.run_with_cache(
-                run.tokens.repeat(change.shape[:-3].numel(), 1),
-                names_filter=lambda name: name in wanted,
-            )
+        tokens = run.tokens.repeat(change.shape[:-3].numel(), 1)
+        with self.model.hooks(fwd_hooks=[_adding(run, (kind, layer), change)]):
+            _, cache = self._run_with_cache(tokens, {activations_hook(place) for place in later})
         for place in later:
-            late = cache[ACTIVATIONS[place[0]].format(place[1])][:, run.first :]
-            shaped = late.reshape(*late.shape[:2], -1, self._size(place[0]))
-            yield place, shaped.unflatten(0, change.shape[:-2])
+            late = self._by_component(place, cache[activations_hook(place)])[:, run.first :]
+            yield place, late.unflatten(0, change.shape[:-2])
 
     @torch.no_grad()
     def replace(
@@ -106,70 +107,94 @@ class HookedForward(Forward):
     ) -> Float[Tensor, "set prompt column"]:
         sets = len(next(iter(chosen.values())))
 
-        def hook_for(kind: str, layer: int) -> tuple[str, Callable]:
+        def hook_for(kind: str, layer: int) -> Hook:
+            place = kind, layer
+            self.writes(*place)  # or the sentence that says why there are none
+
             def edit(activations: Tensor, hook: object) -> Tensor:
-                shaped = activations.reshape(*activations.shape[:2], -1, self._size(kind))
-                late = shaped[:, run.first :]
-                late = replaced(late, values[kind, layer], chosen[kind], layer)
+                shaped = self._by_component(place, activations)
+                late = replaced(shaped[:, run.first :], values[place], chosen[kind], layer)
                 return torch.cat([shaped[:, : run.first], late], dim=1).view_as(activations)
 
-            return ACTIVATIONS[kind].format(layer), edit
+            return activations_hook(place), edit
 
-        logits = self.model.run_with_hooks(
-            run.tokens.repeat(sets, 1),
-            fwd_hooks=[hook_for(kind, layer) for kind in chosen for layer in range(self.layers)],
-        )
-        return _columns(logits[:, -1].unflatten(0, (sets, -1)), columns, normalised)
+        hooks = [hook_for(kind, layer) for kind in chosen for layer in range(self.layers)]
+        logits = self._logits(run.tokens.repeat(sets, 1), hooks)
+        return _columns(logits.unflatten(0, (sets, -1)), columns, normalised)
 
     def floats_kept(self, length: int, first: int) -> int:
         d_model, neurons = self._widths()
-        return length * (self.layers * (8 * d_model + 2 * neurons) + self._vocabulary())
+        return length * (self.layers * (8 * d_model + 2 * neurons) + self.model.cfg.d_vocab)
 
     def floats_held(self, length: int, first: int, readout: Readout, gradient: bool) -> int:
         d_model, neurons = self._widths()
         block = length * (12 * d_model + 6 * neurons)
-        return block * (self.layers if gradient else 1) + 3 * length * self._vocabulary()
+        return block * (self.layers if gradient else 1) + 3 * length * self.model.cfg.d_vocab
 
     def floats_traced(self, length: int, first: int) -> int:
         d_model, neurons = self._widths()
         block = length * (12 * d_model + 6 * neurons)
         kept = self.layers * length * (2 * d_model + neurons)
-        return block + kept + length * self._vocabulary()
-
-    def _check_writes(self, kind: str, layer: int, cache: ActivationCache) -> None:
-        """Differences between positions, so that no bias matters."""
-        activations = cache[ACTIVATIONS[kind].format(layer)]
-        written = cache[WRITTEN[kind].format(layer)]
-        values = activations if kind == "heads" else activations.unsqueeze(-1)
-        expected = torch.einsum("ptcs,csd->ptd", values, self.writes(kind, layer))
-        gap = written - expected
-        gap = gap - gap[:, :1]
-        if gap.abs().max() > 1e-3 * written.abs().max():
-            raise ValueError(
-                f"The {kind} of layer {layer} don't write straight to the residual stream of "
-                f"{self.model.cfg.architecture}: this project can't patch one of them alone."
-            )
-
-    def _size(self, kind: str) -> int:
-        return self.writes(kind, 0).shape[1]
+        return block + kept + length * self.model.cfg.d_vocab
 
     def _widths(self) -> tuple[int, int]:
-        return self.weights["embed.W_E"].shape[1], self.components("neurons")
+        """A token's numbers in the residual stream, and in an MLP or its active experts."""
+        config = self.model.cfg
+        if "neurons" not in self._missing:
+            return config.d_model, self.components("neurons")
+        expert, experts = config.d_mlp or 4 * config.d_model, config.experts_per_token or 1
+        return config.d_model, experts * expert
 
-    def _vocabulary(self) -> int:
-        return self.weights["unembed.W_U"].shape[1]
+    def _logits(
+        self, tokens: Int[Tensor, "row position"], hooks: list[Hook]
+    ) -> Float[Tensor, "row vocabulary"]:
+        """The last token's."""
+        with run_through_projections(self.model):
+            return self.model.run_with_hooks(tokens, fwd_hooks=hooks)[:, -1]
+
+    def _run_with_cache(
+        self, tokens: Int[Tensor, "row position"], names: set[str]
+    ) -> tuple[Float[Tensor, "row position vocabulary"], ActivationCache]:
+        with run_through_projections(self.model):
+            return self.model.run_with_cache(tokens, names_filter=lambda name: name in names)
+
+    def _by_component(
+        self, place: Place, activations: Float[Tensor, "row position *_"]
+    ) -> Float[Tensor, "row position component size"]:
+        """What enters a projection, flat or by head, as its components' activations."""
+        return activations.reshape(*activations.shape[:2], *self._weights[place].shape[:2])
+
+    def _streams(
+        self, cache: ActivationCache
+    ) -> Iterator[tuple[Place, Float[Tensor, "prompt position d_model"]]]:
+        """The residual stream after each place, in layers that only add to it.
+
+        With a norm after the attention or the MLP there is none that a change is added to, and
+        what heads add beside an MLP is not the stream that this MLP reads.
+        """
+        for layer in range(self.layers):
+            ends = [name.format(layer) for name in _STREAMS]
+            if self._missing or not all(name in cache for name in ends):
+                continue
+            before, after = (cache[name] for name in ends)
+            heads, neurons = (cache[written_hook((kind, layer))] for kind in KINDS)
+            if not _close(after, before + heads + neurons):
+                continue
+            if not isinstance(self.model.blocks[layer], ParallelBlockBridge):
+                yield ("heads", layer), before + heads
+            yield ("neurons", layer), after
 
 
 def _adding(
-    run: BaseRun, kind: str, layer: int, change: Float[Tensor, "*batch prompt changed d_model"]
-) -> tuple[str, Callable]:
+    run: BaseRun, place: Place, change: Float[Tensor, "*batch prompt changed d_model"]
+) -> Hook:
     """A hook that lets a layer's heads or neurons write `change` more."""
     added = functional.pad(change.flatten(0, -3), (0, 0, run.first, 0))
 
     def add(written: Tensor, hook: object) -> Tensor:
         return written + added
 
-    return WRITTEN[kind].format(layer), add
+    return written_hook(place), add
 
 
 def _columns(
@@ -179,3 +204,7 @@ def _columns(
 ) -> Float[Tensor, "*batch prompt column"]:
     values = logits.log_softmax(dim=-1) if normalised else logits
     return values if columns is None else values.gather(-1, columns.expand(*values.shape[:-1], -1))
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    return bool((found - expected).abs().max() <= 1e-4 * expected.abs().max())

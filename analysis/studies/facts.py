@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from math import comb
+from math import comb, nan
 from typing import Any
 
 import polars as pl
@@ -172,7 +172,7 @@ def _whole_stream(model: TransformerBridge, pairs: PromptPairs) -> float:
             everything = part.source.after[kind, layer] - stream
             logits = part.base.resume(kind, layer, everything)
             differences.append(part.readout.of_vocabulary(logits) - part.measure(part.source))
-    return _largest(torch.cat(differences))
+    return _largest(torch.cat(differences)) if differences else nan  # norms follow every site
 
 
 def _no_change(model: TransformerBridge, pairs: PromptPairs) -> float:

@@ -2,65 +2,33 @@
 
 import pytest
 import torch
+from architectures import HEADS, ONLY_HEADS, SCORED, network_of
 from conftest import random_tokens
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    Gemma2Config,
-    GPT2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
-    PretrainedConfig,
-    Qwen2Config,
-)
+from transformers import GPT2Config
 
-from analysis import activation_patching, integrated_gradients, load_model, load_task, paths
-from analysis.bench.contenders import captum, hook_loop
-from analysis.bench.workloads import random_model
+from analysis import load_model
+from analysis.ablation import multi_ablated_performance
+from analysis.bench.workloads import Shape, random_model, random_pairs
 from analysis.forward import KINDS, forward_of
 from analysis.forward.hooked import HookedForward
-from analysis.metrics import Readout
 
-SMALL = {
-    "vocab_size": 3328,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.3,
-}
-GROUPED = SMALL | {"num_key_value_heads": 2}
-OTHERS = [LlamaConfig(**GROUPED), Qwen2Config(**GROUPED), GPTNeoXConfig(**SMALL)]
+ROWS = SCORED | ONLY_HEADS
+SITES = [(kind, layer) for layer in range(2) for kind in KINDS]
 
 
-def saved(config: PretrainedConfig, directory) -> None:
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(directory)
-    AutoTokenizer.from_pretrained(str(paths.MODELS / "testbed")).save_pretrained(directory)
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    """A model by its name in the table of architectures."""
+    models = {}
 
+    def load(name):
+        if name not in models:
+            directory = tmp_path_factory.mktemp("architecture")
+            network_of(ROWS[name], directory)
+            models[name] = load_model(directory)
+        return models[name]
 
-@pytest.mark.parametrize("config", OTHERS, ids=lambda config: config.model_type)
-def test_other_architectures_have_the_same_methods(config, tmp_path):
-    """Rotary positions, gated MLPs, other norms, shared keys, attention beside the MLP."""
-    saved(config, tmp_path)
-    model = load_model(tmp_path)
-    pairs = load_task("gender-bias", model, n=2)
-    with pytest.warns(UserWarning, match="fast engine.*through hooks"):
-        ap = activation_patching(model, pairs)
-    with pytest.warns(UserWarning, match="through hooks"):
-        ig = integrated_gradients(model, pairs, steps=4)
-    scale = max(ap.base.abs().max(), ap.source.abs().max()).item()
-    for place in range(2):
-        tokens = pairs.clean_tokens[place][None], pairs.corrupted_tokens[place][None]
-        readout = Readout(pairs.metric, pairs.labels[torch.tensor([place])])
-        for kind in KINDS:
-            effects = hook_loop(model, *tokens, readout, kind, 0, [0, 3])
-            expected = torch.cat(list(effects))
-            found = ap.of(kind)[place, 0, [0, 3]]
-            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * scale)
-            expected = captum(model, *tokens, readout, kind, 0, steps=4)[0]
-            torch.testing.assert_close(ig.of(kind)[place, 0], expected, rtol=0, atol=1e-5 * scale)
+    return load
 
 
 def test_scaled_attention_is_no_plain_gpt2():
@@ -120,13 +88,104 @@ def test_both_engines_replace_the_same(tiny, first):
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
 
 
-def test_components_that_do_not_write_to_the_stream_are_an_error(tmp_path):
-    """Gemma 2 norms the sum of the heads before it is added."""
-    saved(Gemma2Config(**GROUPED, head_dim=8), tmp_path)
-    model = load_model(tmp_path)
-    pairs = load_task("gender-bias", model, n=2)
+def two_runs(engine):
+    """Of prompts that differ from the third token on."""
+    tokens, others = random_tokens(engine.model, 2, 6), random_tokens(engine.model, 3, 6)[:2]
+    others[:, :3] = tokens[:, :3]
+    return [engine.run(side, first=3) for side in (tokens, others)]
+
+
+@pytest.mark.parametrize("name", ["Llama", "Pythia", "Gemma 2", "Granite", "Mixtral"])
+def test_a_component_put_in_is_its_change_written(loaded, name):
+    """Beside an MLP, before a norm, before a multiplier."""
+    engine = HookedForward(loaded(name))
+    base, source = two_runs(engine)
+    for place in engine.places():
+        kind, layer = place
+        weights = engine.writes(*place)
+        chosen = torch.eye(len(weights), dtype=torch.bool)[:4, None].repeat(1, 2, 1)
+        chosen[:, 1 - layer] = False
+        put_in = base.replace(source.activations, {kind: chosen})
+        difference = source.activations[place] - base.activations[place]
+        changes = torch.einsum("ptcs,csd->cptd", difference, weights)[:4]
+        written = base.resume(*place, changes)
+        torch.testing.assert_close(put_in, written, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["Llama", "Pythia", "Gemma 2", "Mixtral"])
+def test_a_trace_without_a_change_is_the_run(loaded, name):
+    engine = HookedForward(loaded(name))
+    base, _ = two_runs(engine)
+    for number, place in enumerate(engine.places()):
+        nothing = torch.zeros(2, 3, engine.model.cfg.d_model)
+        traced = dict(base.trace(*place, nothing))
+        assert list(traced) == engine.places()[number + 1 :]
+        for later, activations in traced.items():
+            torch.testing.assert_close(activations, base.activations[later], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name, places",
+    [
+        ("Llama", SITES),
+        ("Pythia, MLP after attention", SITES),
+        ("Pythia", [("neurons", 0), ("neurons", 1)]),
+        ("Falcon 7B", [("neurons", 0), ("neurons", 1)]),
+        ("Gemma 2", []),
+        ("Granite", []),
+        ("GPT", []),
+        ("Mixtral", []),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*Adapter does not support:UserWarning")
+def test_the_streams_of_a_run_are_those_that_a_change_is_added_to(loaded, name, places):
+    """Putting in the other run's stream, where there is one, gives the other run's logits."""
+    base, source = two_runs(HookedForward(loaded(name)))
+    assert list(base.after) == places
+    for place in places:
+        resumed = base.resume(*place, source.after[place] - base.after[place])
+        torch.testing.assert_close(resumed, source.logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_per_head_results_change_nothing_and_stay_on(loaded, kind):
+    model = loaded("Llama")
+    change = torch.randn(2, 3, model.cfg.d_model, generator=torch.manual_seed(0))
+
+    def resumed():
+        return torch.stack([run.resume(kind, 0, change) for run in two_runs(HookedForward(model))])
+
+    expected = resumed()
+    model.set_use_attn_result(True)
+    try:
+        torch.testing.assert_close(resumed(), expected)
+        assert model.cfg.use_attn_result
+    finally:
+        model.set_use_attn_result(False)
+
+
+@pytest.mark.parametrize("kind, layer", SITES)
+def test_a_kind_that_one_layer_does_not_write_linearly_is_missing(loaded, kind, layer):
+    model = loaded("Llama")
+    projection = {"heads": f"blocks.{layer}.attn.o", "neurons": f"blocks.{layer}.mlp.out"}[kind]
+    with model.hooks(fwd_hooks=[(f"{projection}.hook_out", lambda left, hook: left.tanh())]):
+        engine = HookedForward(model)
+    (other,) = set(KINDS) - {kind}
+    assert engine.places() == [(other, 0), (other, 1)]
+    assert engine.components(other) in (HEADS, 48)
+    for number in range(2):
+        with pytest.raises(
+            ValueError, match=f"Llama.* no {kind}.*layer {layer}.*its {other} alone"
+        ):
+            engine.writes(kind, number)
+
+
+def test_sets_of_missing_components_are_refused(loaded):
+    model = loaded("Mixtral")
+    pairs = random_pairs("ioi", Shape(6, 3), 2, model.cfg.d_vocab)
+    everything = torch.ones(1, 2, 48, dtype=torch.bool).numpy()
     with (
         pytest.warns(UserWarning, match="through hooks"),
-        pytest.raises(ValueError, match="don't write straight to the residual stream"),
+        pytest.raises(ValueError, match="Mixtral.* no neurons.*mixtures of experts"),
     ):
-        activation_patching(model, pairs)
+        multi_ablated_performance(model, pairs, everything, "neurons")
