@@ -76,7 +76,7 @@ class Forward(ABC):
 
     @abstractmethod
     def floats_kept(self, length: int, first: int) -> int:
-        """A bound on the numbers that a run of one prompt keeps, or holds while it runs."""
+        """A bound on the numbers that a run of one prompt keeps when it is done."""
 
     @abstractmethod
     def floats_held(self, length: int, first: int, readout: Readout, gradient: bool) -> int:

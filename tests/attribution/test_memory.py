@@ -1,17 +1,23 @@
 """What a method holds stays under the bound that its caller sets."""
 
 import weakref
+from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+from transformer_lens.model_bridge import TransformerBridge
 from transformers import GPT2Config
 
 from analysis import activation_patching, integrated_gradients
-from analysis.bench.workloads import SHAPES, random_model, random_pairs
+from analysis.attribution.parts import split_into_parts
+from analysis.bench.workloads import SHAPES, Shape, random_model, random_pairs
 from analysis.forward import KINDS, forward_of
+from analysis.forward.hooked import HookedForward
 from analysis.mediation import component_effects
+from analysis.metrics import logit_diff, prob_diff
 
 MIB = 2**20
 
@@ -50,18 +56,30 @@ class LiveBytes(TorchDispatchMode):
         self.live -= size
 
 
+def random_weights(vocabulary: int, layers: int = 2) -> TransformerBridge:
+    return random_model(GPT2Config(vocab_size=vocabulary, n_layer=layers, n_head=2, n_embd=32))
+
+
 @pytest.fixture(scope="module")
-def model():
-    return random_model(GPT2Config(vocab_size=500, n_layer=2, n_head=2, n_embd=32))
+def models():
+    return {vocabulary: random_weights(vocabulary) for vocabulary in (500, 20_000)}
 
 
-@pytest.mark.parametrize("memory", [MIB, 4 * MIB])
+@pytest.fixture(scope="module", params=[500, 20_000])
+def deep(request):
+    """Layers enough for a gradient to cost more than its run, and a vocabulary to count too."""
+    return request.param, random_weights(request.param, layers=4)
+
+
+# A vocabulary so large that the readout takes what the layers take in a small one.
+@pytest.mark.parametrize("vocabulary, memory", [(500, MIB), (20_000, 4 * MIB)])
 @pytest.mark.parametrize("baseline", ["source", "zero"])
 @pytest.mark.parametrize("task", ["ioi", "greater-than"])
 @pytest.mark.parametrize("method", [activation_patching, integrated_gradients])
-def test_memory_stays_under_the_bound(model, method, task, baseline, memory):
-    pairs = random_pairs(task, SHAPES[task], 12, 500)
-    settings = {} if method is activation_patching else {"steps": 16}
+def test_memory_stays_under_the_bound(models, method, task, baseline, vocabulary, memory):
+    model = models[vocabulary]
+    pairs = random_pairs(task, SHAPES[task], 8, vocabulary)
+    settings = {} if method is activation_patching else {"steps": 12}
     with LiveBytes() as weights:
         forward_of(model)
     with LiveBytes() as held:
@@ -71,9 +89,49 @@ def test_memory_stays_under_the_bound(model, method, task, baseline, memory):
     assert held.peak - weights.peak - returned > memory / 8, "the bound is made use of"
 
 
+# One answer's column of many; a change at the first token, at a late one, at the last one.
+@pytest.mark.parametrize("shape", [Shape(1, 0), Shape(17, 12), Shape(40, 39)])
+@pytest.mark.parametrize("metric", [logit_diff, prob_diff])
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("engine", [forward_of, HookedForward])
+def test_resuming_holds_no_more_than_announced(deep, engine, gradient, metric, shape):
+    vocabulary, model = deep
+    pairs = replace(random_pairs("greater-than", shape, 3, vocabulary), metric=metric)
+    forward = engine(model)
+    (part,) = split_into_parts(forward, pairs, "noising", "source", 2**40)
+    announced = forward.floats_held(shape.length, shape.first, part.readout, gradient)
+    for site, changes in product(part.sites(("heads",)), (1, 4)):
+        some = site.joint_change().expand(changes, -1, -1, -1).clone().requires_grad_(gradient)
+        with LiveBytes() as held, torch.set_grad_enabled(gradient):
+            metric_of_each = site.resume(some)
+            if gradient:
+                torch.autograd.grad(metric_of_each.sum(), some)
+        assert held.peak <= announced * forward.itemsize * len(pairs) * changes
+
+
+@pytest.mark.parametrize("shape", [Shape(1, 0), Shape(17, 12), Shape(40, 39)])
+@pytest.mark.parametrize("engine", [forward_of, HookedForward])
+@torch.no_grad()
+def test_runs_keep_and_traces_hold_no_more_than_announced(deep, engine, shape):
+    vocabulary, model = deep
+    forward = engine(model)
+    tokens = torch.stack(random_pairs("ioi", shape, 3, vocabulary).clean_tokens)
+    with LiveBytes() as kept:
+        run = forward.run(tokens, shape.first)
+    announced = forward.floats_kept(shape.length, shape.first)
+    assert kept.live <= announced * forward.itemsize * len(tokens)
+    change = torch.ones_like(run.after["heads", 0])[None]
+    with LiveBytes() as held:
+        for _ in run.trace("heads", 0, change):
+            pass
+    announced = forward.floats_traced(shape.length, shape.first)
+    assert held.peak <= announced * forward.itemsize * len(tokens)
+
+
 @pytest.mark.parametrize("memory", [MIB, 4 * MIB])
 @pytest.mark.parametrize("kind", KINDS)
-def test_effects_on_components_stay_under_the_bound(model, kind, memory):
+def test_effects_on_components_stay_under_the_bound(models, kind, memory):
+    model = models[500]
     pairs = random_pairs("ioi", SHAPES["ioi"], 12, 500)
     with LiveBytes() as weights:
         forward_of(model)
