@@ -1,12 +1,27 @@
 """DESIGN.md section 3, facts 4 to 6, on whole sweeps."""
 
+from dataclasses import replace
+from functools import cache, partial
+from io import StringIO
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tqdm import tqdm
 
-from analysis import PromptPairs, Scores, activation_patching, integrated_gradients, load_task
-from analysis.attribution.parts import BASELINES, DIRECTIONS
+from analysis import (
+    PromptPairs,
+    Scores,
+    activation_patching,
+    integrated_gradients,
+    load_model,
+    load_task,
+)
+from analysis.attribution import units
+from analysis.attribution.parts import BASELINES, DIRECTIONS, split_into_parts
+from analysis.bench.workloads import Shape, random_pairs
+from analysis.forward import KINDS, forward_of
 
 METHODS = (activation_patching, integrated_gradients)
 methods = st.sampled_from(METHODS)
@@ -22,9 +37,15 @@ def mixed(tiny) -> PromptPairs:
     return pairs
 
 
+@pytest.fixture(scope="module")
+def scored(tiny, mixed):
+    """What a method gives for these prompts together, computed once for the same arguments."""
+    return cache(lambda method, **chosen: method(tiny, mixed, **chosen))
+
+
 def same(first: Scores, second: Scores, tolerance: float = 1e-4) -> None:
     scale = max(first.base.abs().max(), first.source.abs().max()).item()
-    for name in ("heads", "neurons", "base", "source"):
+    for name in ("heads", "neurons", "heads_gap", "neurons_gap", "base", "source"):
         torch.testing.assert_close(
             getattr(first, name), getattr(second, name), rtol=0, atol=tolerance * scale
         )
@@ -32,8 +53,10 @@ def same(first: Scores, second: Scores, tolerance: float = 1e-4) -> None:
 
 @settings(max_examples=12)
 @given(method=methods, direction=directions, baseline=baselines, order=st.permutations(range(6)))
-def test_order_and_company_change_nothing(tiny, mixed, method, direction, baseline, order):
-    together = method(tiny, mixed, direction=direction, baseline=baseline)
+def test_the_order_and_the_other_prompts_change_nothing(
+    tiny, mixed, scored, method, direction, baseline, order
+):
+    together = scored(method, direction=direction, baseline=baseline)
     shuffled = method(tiny, mixed.select(order), direction=direction, baseline=baseline)
     alone = method(tiny, mixed.select(order[:1]), direction=direction, baseline=baseline)
     for place, original in enumerate(order):
@@ -49,20 +72,18 @@ def test_order_and_company_change_nothing(tiny, mixed, method, direction, baseli
 
 @settings(max_examples=6)
 @given(method=methods, memory=st.integers(2**18, 2**24))
-def test_batch_size_changes_nothing(tiny, mixed, method, memory):
-    same(method(tiny, mixed, memory=memory), method(tiny, mixed))
+def test_batch_size_changes_nothing(tiny, mixed, scored, method, memory):
+    same(method(tiny, mixed, memory=memory), scored(method))
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("method", METHODS)
-def test_weight_processing_changes_nothing(tiny, tiny_raw, mixed, method, direction):
-    same(method(tiny, mixed, direction=direction), method(tiny_raw, mixed, direction=direction))
+def test_weight_processing_changes_nothing(tiny_raw, mixed, scored, method, direction):
+    same(scored(method, direction=direction), method(tiny_raw, mixed, direction=direction))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_source_equal_to_base_scores_nothing(tiny, mixed, method):
-    from dataclasses import replace
-
     same_sides = replace(mixed, corrupted_tokens=mixed.clean_tokens)
     scores = method(tiny, same_sides)
     assert scores.heads.abs().max() == scores.neurons.abs().max() == 0
@@ -70,100 +91,108 @@ def test_source_equal_to_base_scores_nothing(tiny, mixed, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_directions_swap_base_and_source(tiny, mixed, method):
-    noising = method(tiny, mixed)
-    denoising = method(tiny, mixed, direction="denoising")
-    torch.testing.assert_close(noising.total, -denoising.total)
+def test_directions_swap_base_and_source(mixed, scored, method):
+    noising, denoising = scored(method), scored(method, direction="denoising")
+    torch.testing.assert_close(noising.base, denoising.source)
+    torch.testing.assert_close(noising.source, denoising.base)
+    assert (noising.direction, denoising.direction) == DIRECTIONS
     assert (noising.heads + denoising.heads).abs().max() > 1e-3, "denoising is not -noising"
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_only_changed_positions_matter(tiny, mixed, method):
-    """Before the first differing token Δa is 0: scores come from the later positions alone."""
-    from analysis.forward import forward_of
-
+def test_nothing_changes_before_the_first_differing_token(tiny, mixed):
+    """A part begins there; its activations are other ones from there on, and not before."""
     forward = forward_of(tiny)
-    for clean, corrupted in zip(mixed.clean_tokens, mixed.corrupted_tokens, strict=True):
-        first = int((clean != corrupted).nonzero()[0])
-        base, source = forward.run(clean[None]), forward.run(corrupted[None])
-        for site, activations in base.activations.items():
-            difference = source.activations[site] - activations
-            assert difference[:, :first].abs().max() == 0
-            if site[1] > 0 or site[0] == "neurons":
-                assert difference[:, first:].abs().max() > 0
+    places = []
+    for part in split_into_parts(forward, mixed, "noising", "source", 2**26):
+        for place in part.places:
+            clean, corrupted = mixed.clean_tokens[place], mixed.corrupted_tokens[place]
+            first = int((clean != corrupted).nonzero()[0])
+            assert part.base.first == part.source.first == first
+            base, source = (forward.run(tokens[None]) for tokens in (clean, corrupted))
+            for site, activations in base.activations.items():
+                difference = source.activations[site] - activations
+                assert difference[:, :first].abs().max() == 0
+                assert difference[:, first].abs().max() > 0
+            places.append(place)
+    assert sorted(places) == list(range(6))
 
 
-@settings(max_examples=6)
-@given(method=methods, grad=st.booleans())
-def test_grad_mode_is_neither_needed_nor_changed(tiny, mixed, method, grad):
-    expected = method(tiny, mixed)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("grad", [False, True])
+def test_grad_mode_is_neither_needed_nor_changed(tiny, mixed, scored, method, grad):
     with torch.set_grad_enabled(grad):
-        same(method(tiny, mixed), expected)
+        same(method(tiny, mixed), scored(method))
         assert torch.is_grad_enabled() == grad
     assert all(weight.grad is None for weight in tiny.parameters())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 @pytest.mark.parametrize("method", METHODS)
-def test_the_device_changes_nothing(tiny_directory, tiny, mixed, method):
-    from analysis import load_model
-
-    same(method(load_model(tiny_directory, device="cuda"), mixed), method(tiny, mixed))
+def test_the_device_changes_nothing(tiny_directory, mixed, scored, method):
+    same(method(load_model(tiny_directory, device="cuda"), mixed), scored(method))
 
 
 def test_single_path_ig_is_ap(tiny, mixed):
     pairs = mixed.select([0, 1])
     single = integrated_gradients(tiny, pairs, path="single", steps=64)
     same(single, activation_patching(tiny, pairs), tolerance=1e-3)
+    assert (single.method, single.task) == ("IG", "ioi")
 
 
-def test_the_last_layers_sum_is_what_it_does_to_the_metric(testbed):
-    """The gap is the sum of the scores minus the joint effect; for AP it is the interaction."""
+def test_a_gap_is_the_sum_less_the_joint_effect(testbed):
+    """Both methods mean one joint effect; IG leaves next to no gap, and AP the interaction."""
     pairs = load_task("gender-bias", testbed, n=4)
     ap, ig = (method(testbed, pairs) for method in METHODS)
-    joint = ig.heads.sum(dim=2) - ig.heads_gap
-    torch.testing.assert_close(ap.heads.sum(dim=2) - ap.heads_gap, joint, rtol=1e-3, atol=1e-4)
-    assert ap.heads_gap.abs().max() > 10 * ig.heads_gap.abs().max()
+    for kind in KINDS:
+        ap_gap, ig_gap = (getattr(scores, f"{kind}_gap") for scores in (ap, ig))
+        joint = ig.of(kind).sum(dim=2) - ig_gap
+        torch.testing.assert_close(ap.of(kind).sum(dim=2) - ap_gap, joint, rtol=1e-3, atol=1e-4)
+        assert ap_gap.abs().max() > 10 * ig_gap.abs().max()
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_mean_baseline_is_the_source_sides_mean_by_length(tiny, method):
     """With one source prompt for all pairs its mean is itself: mean and source agree."""
-    from dataclasses import replace
-
     pairs = load_task("greater-than", tiny, n=9)
     one_source = replace(pairs, corrupted_tokens=[pairs.corrupted_tokens[0]] * 9)
     same(method(tiny, one_source, baseline="mean"), method(tiny, one_source))
 
 
 def test_mean_baseline_does_not_depend_on_memory(tiny):
-    pairs = load_task("greater-than", tiny, n=10)
-    mean = integrated_gradients(tiny, pairs, baseline="mean")
-    same(mean, integrated_gradients(tiny, pairs, baseline="mean", memory=1))
-    assert (mean.heads - integrated_gradients(tiny, pairs).heads).abs().max() > 1e-4
+    pairs = load_task("greater-than", tiny, n=8)
+    settings = {"kinds": ("heads",), "steps": 2}
+    mean = integrated_gradients(tiny, pairs, baseline="mean", **settings)
+    same(mean, integrated_gradients(tiny, pairs, baseline="mean", memory=1, **settings))
+    assert (mean.heads - integrated_gradients(tiny, pairs, **settings).heads).abs().max() > 1e-4
 
 
 def test_mean_baseline_leaves_small_groups_out_and_counts_them(tiny):
+    """What remains is scored as it is without the others."""
     pairs = load_task("ioi", tiny, n=60)
-    sizes = [len(group) for group in pairs.groups()]
-    small = sum(size for size in sizes if size < 8)
-    assert small > 0
-    scores = activation_patching(tiny, pairs, baseline="mean", kinds=("heads",))
-    assert scores.left_out == small
-    assert len(scores.prompts) == len(scores.heads) == 60 - small
-    assert sorted(scores.prompts.tolist()) == scores.prompts.tolist()
+    large = [group for group in pairs.groups() if len(group) >= 8]
+    remaining = sorted(place for group in large for place in group)
+    assert 0 < len(remaining) < 60
+    scores, alone = (
+        activation_patching(tiny, some, baseline="mean", kinds=("heads",))
+        for some in (pairs, pairs.select(remaining))
+    )
+    assert scores.prompts.tolist() == remaining
+    assert (scores.left_out, alone.left_out) == (60 - len(remaining), 0)
+    same(scores, alone)
 
 
-def test_zero_baseline_differs_from_source(tiny, mixed):
-    zero, source = (activation_patching(tiny, mixed, baseline=b) for b in ("zero", "source"))
+def test_zero_baseline_differs_from_source(scored):
+    zero, source = (scored(activation_patching, baseline=b) for b in ("zero", "source"))
     torch.testing.assert_close(zero.total, source.total)
     assert (zero.heads - source.heads).abs().max() > 1e-3
 
 
-def test_kinds_can_be_chosen(tiny, mixed):
-    heads = activation_patching(tiny, mixed, kinds=("heads",))
-    assert heads.neurons.shape == (6, 3, 0)
-    torch.testing.assert_close(heads.heads, activation_patching(tiny, mixed).heads)
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_can_be_chosen(scored, kind):
+    (other,) = set(KINDS) - {kind}
+    chosen = scored(activation_patching, kinds=(kind,))
+    assert chosen.of(other).shape == (6, 3, 0)
+    torch.testing.assert_close(chosen.of(kind), scored(activation_patching).of(kind))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -188,19 +217,27 @@ def test_too_few_prompts_for_a_mean_is_an_error(tiny, mixed):
         activation_patching(tiny, mixed, baseline="mean")
 
 
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("side", ["clean", "corrupted", "both sides"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_logits_that_are_not_finite_name_the_prompt(tmp_path, tiny_directory, mixed, value):
-    from analysis import load_model
-
+def test_logits_that_are_not_finite_name_the_prompt(tiny_directory, side, value, direction):
+    """Read by one token of one side alone, or one logit of every prompt."""
+    pairs = random_pairs("ioi", Shape(6, 4), 4, 3000)
     broken = load_model(tiny_directory)
+    weights = dict(broken.tl_named_parameters())
     with torch.no_grad():
-        broken.blocks[1].mlp.out.original_component.bias[0] = value
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        activation_patching(broken, mixed)
+        if side == "both sides":
+            weights["unembed.b_U"][7] = value
+        else:
+            {"clean": pairs.clean_tokens, "corrupted": pairs.corrupted_tokens}[side][2][4] = 3001
+            weights["embed.W_E"][3001] = value
+    named = 0 if side == "both sides" else 2
+    with pytest.raises(ValueError, match=f"NaN or infinite on the prompt 'random prompt {named}'"):
+        activation_patching(broken, pairs, direction=direction)
 
 
-def test_scores_are_float32_on_the_cpu_in_the_order_of_the_prompts(tiny, mixed):
-    scores = activation_patching(tiny, mixed)
+def test_scores_are_float32_on_the_cpu_in_the_order_of_the_prompts(scored):
+    scores = scored(activation_patching)
     assert scores.heads.shape == (6, 3, 4) and scores.neurons.shape == (6, 3, 128)
     assert {scores.heads.dtype, scores.neurons.dtype, scores.total.dtype} == {torch.float32}
     assert scores.prompts.tolist() == list(range(6))
@@ -208,3 +245,31 @@ def test_scores_are_float32_on_the_cpu_in_the_order_of_the_prompts(tiny, mixed):
         scores.normalised("heads"), scores.heads / (scores.source - scores.base).mean()
     )
     assert set(BASELINES) == {"source", "zero", "mean"}
+
+
+RUNS = {
+    "AP": activation_patching,
+    "IG": partial(integrated_gradients, steps=3),
+    "single IG": partial(integrated_gradients, steps=2, path="single", kinds=("heads",)),
+    "AP from zero": partial(activation_patching, baseline="zero", kinds=("neurons",)),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_progress_bar_ends_at_its_total(tiny, mixed, monkeypatch, tmp_path, name):
+    """Of a run from the start, of one whose first half is read, and of one that is all read."""
+    bars = []
+
+    def recorded(*arguments, **settings):
+        bars.append(tqdm(*arguments, **settings, file=StringIO()))
+        return bars[-1]
+
+    monkeypatch.setattr(units, "tqdm", recorded)
+    for _ in range(3):
+        RUNS[name](tiny, mixed, memory=2**21, progress=True, checkpoints=tmp_path)
+        finished = sorted(tmp_path.glob("*.safetensors"))
+        assert bars[-1].n == bars[-1].total
+        for unit in finished[::2] if len(bars) == 1 else []:
+            unit.unlink()
+    assert [bar.total > 0 for bar in bars] == [True, True, False]
+    assert bars[1].total < bars[0].total

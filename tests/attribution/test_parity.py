@@ -5,6 +5,7 @@ import reference
 import torch
 
 from analysis import activation_patching, integrated_gradients, load_task
+from analysis.bench.workloads import Shape, random_pairs
 from analysis.tasks import TASKS
 
 DIRECTIONS = ("noising", "denoising")
@@ -73,14 +74,19 @@ def test_other_rules_are_captums(tiny, rule, theirs):
 
 @pytest.mark.parametrize("kind, layer, component", [("heads", 0, 1), ("neurons", 1, 50)])
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_zero_ablation_is_the_hook_loops(tiny, direction, kind, layer, component):
-    pairs = load_task("ioi", tiny, n=1)
-    ap = activation_patching(tiny, pairs, direction=direction, baseline="zero")
+@pytest.mark.parametrize("baseline", ["zero", "mean"])
+def test_ablation_is_the_hook_loops(tiny, baseline, direction, kind, layer, component):
+    """To zero, or to the mean of all prompts' source runs at each position."""
+    pairs = random_pairs("ioi", Shape(6, 3), 8, 3328)
+    ap = activation_patching(tiny, pairs, direction=direction, baseline=baseline)
+    sources = torch.stack([reference.sides(pairs, place, direction)[1][0] for place in range(8)])
+    values = reference.hooked_activation(tiny, sources, kind, layer)[:, :, component]
+    value = values.mean(dim=0) if baseline == "mean" else torch.zeros_like(values[0])
 
     def edit(activation: torch.Tensor) -> torch.Tensor:
-        activation[:, :, component] = 0
+        activation[:, :, component] = value
         return activation
 
-    expected = reference.ablated(tiny, pairs, 0, kind, layer, direction, edit)
+    expected = reference.ablated(tiny, pairs, 5, kind, layer, direction, edit)
     largest = max(ap.base.abs().max().item(), ap.source.abs().max().item())
-    assert ap.of(kind)[0, layer, component].item() == pytest.approx(expected, abs=1e-4 * largest)
+    assert ap.of(kind)[5, layer, component].item() == pytest.approx(expected, abs=1e-4 * largest)
