@@ -38,7 +38,7 @@ def test_a_gates_corners_are_its_truth_table(gate):
     for a in (False, True):
         for b in (False, True):
             found = GATES[gate](torch.tensor(float(a)), torch.tensor(float(b)))
-            assert bool(found) == truth(a, b)
+            assert found.item() == truth(a, b)
 
 
 @given(weights=st.lists(st.floats(-2, 2), min_size=3, max_size=3))

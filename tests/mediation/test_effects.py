@@ -15,6 +15,7 @@ from analysis.bench.workloads import Shape, random_pairs
 from analysis.forward import KINDS, forward_of
 from analysis.mediation import (
     MEASURES,
+    Effects,
     Strongest,
     component_effects,
     dense_effects,
@@ -147,6 +148,55 @@ def test_reductions_are_those_of_all_pairs(dense, reduced, sides, nearest, measu
         torch.testing.assert_close(
             effects.of_layers(measure), expected, rtol=1e-4, atol=1e-5, equal_nan=True
         )
+
+
+def made_up(sides: tuple[str, str]) -> tuple[torch.Tensor, Effects]:
+    """All pairs of two sources and five targets in each of three layers, and their reduction."""
+    random = torch.Generator().manual_seed(0)
+    layers = torch.arange(3)
+    later = (layers - layers[:, None] >= int(sides != ("heads", "neurons"))).float()
+    dense = torch.rand(4, 2, 3, 2, 3, 5, generator=random) * later[:, None, :, None]
+    dense[1] *= 0.1
+    dense[2] -= 0.5 * later[:, None, :, None]
+    dense[3] = (dense[1] > 0.05).float()
+    defined = torch.rand(2, 3, 5, generator=random) < 0.7
+    dense[1:] *= defined[:, None, None]
+    none = Strongest.none(2, 3, 5, 0)
+    nothing = torch.zeros(0, dtype=torch.long)
+    effects = Effects(
+        *sides,
+        by_source=dense.sum(dim=5),
+        by_target=dense.sum(dim=3),
+        defined=defined,
+        strongest_targets=none,
+        strongest_sources=none,
+        sampled_sources=nothing,
+        sampled_targets=nothing,
+        block=torch.zeros(4, 2, 0, 0),
+    )
+    dense[1:3].masked_fill_(~defined[:, None, None], torch.nan)
+    return dense, effects
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("nearest", [True, False])
+@pytest.mark.parametrize("sides", SIDES)
+def test_means_leave_undefined_targets_out(sides, nearest, measure):
+    """Of a norm none, of relative changes and projections all that are undefined."""
+    dense, effects = made_up(sides)
+    values = dense[MEASURES.index(measure)].clone()
+    least = int(sides != ("heads", "neurons"))
+    for layer, later in product(range(3), range(3)):
+        apart = later - layer
+        if apart != least if nearest else apart < least:
+            values[:, layer, :, later] = torch.nan
+    together = torch.nansum if measure == "reach" else torch.nanmean
+    for found, axes in [
+        (effects.of_sources(measure, nearest), (3, 4)),
+        (effects.of_targets(measure, nearest), (1, 2)),
+        *([] if nearest else [(effects.of_layers(measure), (2, 4))]),
+    ]:
+        torch.testing.assert_close(found, together(values, dim=axes), equal_nan=True)
 
 
 def test_a_way_too_short_to_measure_by_is_undefined_and_counted(tiny, pairs):
