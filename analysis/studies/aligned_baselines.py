@@ -137,12 +137,11 @@ class AlignedBaselines:
 
     def lowest(self, kind: str) -> Estimate:
         """The lowest correlation of the means on any task, in either direction."""
-        found = (
+        return comparison.lowest(
             self.estimate(task, kind, direction=direction)
             for task in self.prompts
             for direction in DIRECTIONS
         )
-        return min(found, key=lambda estimate: estimate.mean)
 
     def cells(self) -> Iterator[tuple[str, str, str]]:
         """Every task, direction and kind, in the order of the tables."""

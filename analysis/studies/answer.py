@@ -6,6 +6,7 @@ import polars as pl
 from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.forward import KINDS
+from analysis.studies import comparison
 from analysis.studies.aligned_baselines import AlignedBaselines, aligned_baselines
 from analysis.studies.baselines import Baselines, baselines
 from analysis.studies.consequences import Consequences, consequences
@@ -14,6 +15,7 @@ from analysis.studies.facts import Facts, facts
 TOP = 10
 # How the lowest correlation of all is put into words.
 _WORDS = ((0.95, "agree closely"), (0.7, "largely agree"), (-1.0, "agree in part"))
+_UNDEFINED = "cannot be compared everywhere"
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class Answer:
 
     def _when(self) -> str:
         lowest = {kind: self.aligned.lowest(kind) for kind in KINDS}
-        least = min(estimate.mean for estimate in lowest.values())
-        words = next(words for bound, words in _WORDS if least >= bound)
+        least = comparison.lowest(lowest.values()).mean
+        words = next((words for bound, words in _WORDS if least >= bound), _UNDEFINED)
         apart = self.alignment.lowest("neurons", "zero", "source")
         return (
             f"**Asked the same question, they {words}.** Between the same two activations the "

@@ -10,6 +10,7 @@ from analysis.attribution import Scores, activation_patching, integrated_gradien
 from analysis.attribution.parts import BASELINES, FEWEST_FOR_A_MEAN
 from analysis.forward import KINDS
 from analysis.studies.cache import cached_frame, cached_scores
+from analysis.studies.comparison import lowest
 from analysis.tasks import TASKS, PromptPairs, load_task
 
 # A mean needs prompts of one length: so many prompts, of so many lengths at most.
@@ -72,10 +73,7 @@ class Baselines:
 
     def lowest(self, kind: str, ig: str, ap: str | None = None) -> Estimate:
         """The lowest r of any task between IG and AP from these baselines; AP's is IG's if None."""
-        return min(
-            (self.estimate(task, kind, ig, ap or ig) for task in self.prompts),
-            key=lambda estimate: estimate.mean,
-        )
+        return lowest(self.estimate(task, kind, ig, ap or ig) for task in self.prompts)
 
 
 def baselines(

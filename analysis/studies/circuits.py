@@ -18,7 +18,7 @@ from analysis.forward import KINDS
 from analysis.models import fingerprint
 from analysis.studies.aligned_baselines import PROMPTS
 from analysis.studies.cache import cached_frame
-from analysis.studies.comparison import wide
+from analysis.studies.comparison import ABOVE, BELOW, wide
 from analysis.studies.ranking import Ranking, rankings
 from analysis.tasks import TASKS
 
@@ -49,7 +49,7 @@ class Circuits:
     def verdict(self) -> str:
         """Which method has the larger area, in a sentence."""
         found = self.areas.filter(pl.col("area") == "CPR", pl.col("method") == DIFFERENCE)
-        ig, ap = (found.filter(side).height for side in (pl.col("low") > 0, pl.col("high") < 0))
+        ig, ap = (found.filter(side).height for side in (ABOVE, BELOW))
         return (
             f"By CPR, IG's circuit is the better one in {ig} of {found.height} cases and AP's in "
             f"{ap} (95 % interval of the paired difference); in none do the two differ by more "
@@ -143,6 +143,8 @@ def _areas(kept: pl.DataFrame, seed: int) -> pl.DataFrame:
         count = next(iter(metrics.values())).shape[1]
         random = np.random.default_rng(seed)
         drawn = random.multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
+        if count < 2:  # one prompt has no interval
+            drawn = np.full_like(drawn, np.nan)
         for name, area in _AREAS.items():
             # The first column is the whole of the prompts, the others are its resamples.
             weights = np.vstack([np.full(count, 1 / count), drawn]).T

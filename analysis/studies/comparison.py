@@ -1,6 +1,6 @@
 """Two methods' scores of one data set as tidy frames."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import polars as pl
@@ -45,6 +45,8 @@ STATISTICS: dict[str, Statistic] = {
 }
 # A resample of Kendall's τ takes as long as all the others together.
 KENDALL_RESAMPLES = 200
+# Intervals that leave out zero. One prompt has no interval; polars takes its NaN for the largest.
+ABOVE, BELOW = pl.col("low").fill_nan(None) > 0, pl.col("high").fill_nan(None) < 0
 
 
 def agreement(ap: Scores, ig: Scores, seed: int = 0) -> pl.DataFrame:
@@ -167,6 +169,18 @@ def gaps(ig: Scores) -> pl.DataFrame:
         _said_of(ig, kind).with_columns(gap=pl.lit(float(gap.abs().max() / largest)))
         for kind, gap in by_kind.items()
     )
+
+
+def lowest(estimates: Iterable[Estimate]) -> Estimate:
+    """The estimate with the lowest mean; one that is undefined, where there is one.
+
+    Examples:
+        >>> from analysis.agreement import Estimate
+        >>> from analysis.studies.comparison import lowest
+        >>> print(lowest([Estimate(0.9, 0.1, 0.8, 1.0), Estimate(0.5, 0.1, 0.4, 0.6)]).mean)
+        0.5
+    """
+    return min(estimates, key=lambda estimate: (not np.isnan(estimate.mean), estimate.mean))
 
 
 def wide(

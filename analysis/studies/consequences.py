@@ -15,7 +15,7 @@ from analysis.forward import KINDS
 from analysis.models import fingerprint
 from analysis.studies.aligned_baselines import PROMPTS
 from analysis.studies.cache import cached_frame
-from analysis.studies.comparison import wide
+from analysis.studies.comparison import ABOVE, BELOW, wide
 from analysis.studies.ranking import Ranking, rankings
 from analysis.tasks import TASKS
 
@@ -84,8 +84,7 @@ class Consequences:
     def _against_matched(self, method: str) -> str:
         """How one method's own components fare against components that move as much."""
         difference = self._ablated(f"{method} only - matched")
-        more = difference.filter(pl.col("low") > 0).height
-        less = difference.filter(pl.col("high") < 0).height
+        more, less = (difference.filter(side).height for side in (ABOVE, BELOW))
         return (
             f"In {difference.height} cases {method} names components of its own: ablated together "
             f"they move the metric by {self.median(f'{method} only'):.1%} of the total effect "
@@ -122,9 +121,7 @@ class Consequences:
     def _won(self, sets: pl.DataFrame, treatment: str) -> tuple[int, int, int]:
         """Cases for IG, for AP, and in all; what is kept should change the metric least."""
         found = sets.filter(pl.col("set") == "IG - AP", pl.col("treatment") == treatment)
-        above, below = (
-            found.filter(side).height for side in (pl.col("low") > 0, pl.col("high") < 0)
-        )
+        above, below = (found.filter(side).height for side in (ABOVE, BELOW))
         ig, ap = (above, below) if treatment == ABLATED else (below, above)
         return ig, ap, found.height
 
