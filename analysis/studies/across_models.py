@@ -43,12 +43,10 @@ class AcrossModels:
         control = pl.col("model") == UNTRAINED
         trained, untrained = rows.filter(~control)["mean"], rows.filter(control)["mean"]
         models = rows.filter(~control)["model"].n_unique()
-        return (
-            f"{statistic[0].upper()}{statistic[1:]} lies between {trained.min():.2f} and "
-            f"{trained.max():.2f} on {models} trained model{'s' if models > 1 else ''}, and "
-            f"between {untrained.min():.2f} and {untrained.max():.2f} on an untrained network of "
-            "the same shape."
-        )
+        found = f"{_between(trained)} on {models} trained model{'s' if models > 1 else ''}"
+        if len(untrained):
+            found += f", and {_between(untrained)} on an untrained network of the same shape"
+        return f"{statistic[0].upper()}{statistic[1:]} lies {found}."
 
 
 def models_compared() -> list[str]:
@@ -104,3 +102,7 @@ def _compare(ap: Scores, ig: Scores, seed: int) -> pl.DataFrame:
             for statistic, estimate in of_means(STATISTICS, ap.of(kind), ig.of(kind), seed).items()
         ]
     )
+
+
+def _between(values: pl.Series) -> str:
+    return f"between {values.min():.2f} and {values.max():.2f}"

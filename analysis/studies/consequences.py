@@ -74,21 +74,25 @@ class Consequences:
         )
 
     def median(self, *names: str) -> float:
-        """The median change of the metric when such sets are ablated, over all cases."""
+        """The median change of the metric when such sets are ablated; NaN where there are none."""
         ablated = self._ablated(*names)["mean"].to_numpy()
-        return float(np.median(ablated))
+        return float(np.median(ablated)) if len(ablated) else np.nan
 
     def _ablated(self, *names: str) -> pl.DataFrame:
         return self.sets.filter(pl.col("treatment") == ABLATED, pl.col("set").is_in(names))
 
     def _against_matched(self, method: str) -> str:
         """How one method's own components fare against components that move as much."""
-        difference = self._ablated(f"{method} only - matched")
+        own = f"{method} only"
+        cases = self._ablated(own).height
+        if not cases:
+            return f"In no case does {method} name components of its own."
+        difference = self._ablated(f"{own} - matched")
         more, less = (difference.filter(side).height for side in (ABOVE, BELOW))
         return (
-            f"In {difference.height} cases {method} names components of its own: ablated together "
-            f"they move the metric by {self.median(f'{method} only'):.1%} of the total effect "
-            f"(median), more than matched components in {more} cases and less in {less}."
+            f"In {cases} cases {method} names components of its own: ablated together they move "
+            f"the metric by {self.median(own):.1%} of the total effect (median), more than matched "
+            f"components in {more} of {difference.height} cases and less in {less}."
         )
 
     def together(self) -> str:

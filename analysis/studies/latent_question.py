@@ -108,10 +108,12 @@ class LatentQuestion:
     def balance(self) -> str:
         """On how many tests the controls are no good controls."""
         defined = self.defined()
+        missing = self.tests.height - defined.height
+        if defined.is_empty():
+            return f"There are no controls: none of {missing} tests has anything to compare."
         bad = defined.filter(pl.col("imbalance") > BALANCED)
         good = defined.filter(pl.col("imbalance") <= BALANCED)
         above = good.filter(pl.col("q") < LEVEL, pl.col("effect") > 0).height
-        missing = self.tests.height - defined.height
         return (
             f"In {bad.height} of {defined.height} tests a covariate still differs by more than "
             f"{BALANCED} standard deviations between latent components and controls (by "
@@ -123,10 +125,11 @@ class LatentQuestion:
     def heads(self) -> str:
         """In how many cases there are latent heads at all, in Markdown."""
         cases = self.tests.filter(pl.col("kind") == "heads").group_by("model", "task")
-        latent = cases.agg(pl.col("latent").max())["latent"]
+        latent = cases.agg((pl.col("latent") + pl.col("unmatched")).max())["latent"]
+        none = (latent == 0).sum()
         return (
-            f"Heads are few: {(latent == 0).sum()} of {latent.len()} cases of a model and a task "
-            f"have no latent head, and the others {latent.max()} at most."
+            f"Heads are few: {none} of {latent.len()} cases of a model and a task have no latent "
+            "head" + (f", and the others {latent.max()} at most." if none < latent.len() else ".")
         )
 
     def between(self, kind: str, target: str) -> pl.DataFrame:
@@ -139,7 +142,7 @@ class LatentQuestion:
             self.table("heads", target).select(pl.lit(target).alias("on"), pl.all())
             for target in KINDS
         ]
-        return pl.concat(tables).filter(pl.col("latent") > 0)
+        return pl.concat(tables).filter(pl.col("latent") + pl.col("unmatched") > 0)
 
     def table(self, kind: str, target: str) -> pl.DataFrame:
         """Effects with their intervals, p and q, a row a model and task, a column an outcome."""
@@ -150,8 +153,8 @@ class LatentQuestion:
         keys = ["model", "task", "latent", "unmatched", "imbalance"]
         worst = pl.col("imbalance").map_elements("{:.2f}".format, return_dtype=pl.String)
         return (
-            rows.with_columns(text, worst.fill_null("–"))
-            .with_columns(pl.col("latent", "unmatched").max().over("model", "task"))
+            rows.with_columns(pl.col(keys[2:]).max().over("model", "task"))
+            .with_columns(text, worst.fill_null("–"))
             .pivot("outcome", index=keys, values="effect", maintain_order=True)
         )
 

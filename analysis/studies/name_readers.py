@@ -79,15 +79,14 @@ class NameReaders:
         )
 
     def _roles(self) -> str:
-        found = {
-            role: ", ".join(self.heads.filter(pl.col("role") == role)["name"]) for role in PLACES
-        }
+        readers = self.heads.filter(pl.col("role") != NO_ROLE)
+        found = {role: readers.filter(pl.col("role") == role)["name"] for role in PLACES}
         said = [
-            f"{role}s: {names}" if names else f"no head is a {role} by this rule"
+            f"{role}s: {', '.join(names)}" if len(names) else f"no head is a {role} by this rule"
             for role, names in found.items()
         ]
         through = self.links["through"][0]
-        stands_in = "" if through in ", ".join(found.values()) else f"; {through} stands in"
+        stands_in = "" if through in readers["name"] else f"; {through} stands in"
         text = "; ".join(said) + stands_in
         return f"{text[0].upper()}{text[1:]}."
 

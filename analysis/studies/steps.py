@@ -86,16 +86,20 @@ class Steps:
     def finding(self) -> str:
         """How many steps are enough, and where many are needed, in Markdown."""
         fewest = enough(self.gaps.filter(_RULE))["steps"]
-        most = f"{fewest.max()} steps" if fewest.null_count() == 0 else f"over {STEPS[-1]} steps"
+        layers = "every layer of every task"
+        if fewest.null_count():
+            layers = f"{fewest.count()} of {len(fewest)} layers"
+        most = STEPS[-1] if fewest.null_count() else fewest.max()
+        prompts = self.few["prompt"].n_unique()
         both = self.few.join(self.attention, on=["task", "kind", "layer", "prompt"]).filter(
             pl.col("layer") < pl.col("layer").max()  # no head follows the last layer
         )
         (rho,) = spearman(both["gap"].to_numpy()[None], both["moved"].to_numpy()[None])
         return (
-            f"Gauss-Legendre brings every layer of every task under a gap of {ENOUGH:g} with "
-            f"{most}, on {PROMPTS} prompts a task. Layers need more steps where patching them "
-            "turns later heads' attention from one token to another: along most of that path "
-            "attention is saturated, and it changes on a short piece of it. With "
+            f"Gauss-Legendre brings {layers} under a gap of {ENOUGH:g} with {most} steps, on "
+            f"{prompts} prompts a task. Layers need more steps where patching them turns later "
+            "heads' attention from one token to another: along most of that path attention is "
+            "saturated, and it changes on a short piece of it. With "
             f"{FEW} steps Spearman's ρ between a prompt's gap at a layer and how far attention "
             f"moves is {rho:.2f} over {len(both)} prompts and layers."
         )

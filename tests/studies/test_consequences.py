@@ -77,7 +77,7 @@ def test_sentences_count_what_the_frame_says():
     rows += [row | {"set": "IG - AP"} for row in rows if row["set"] == "shared"]
     study = Consequences(pl.DataFrame(rows))
     assert "In 3 cases IG names" in study.idle()
-    assert "matched components in 2 cases and less in 0" in study.idle()
+    assert "matched components in 2 of 3 cases and less in 0" in study.idle()
     assert "top 2 heads: ablated, IG's set moves the metric further in 1" in study.better()
     assert "top 8 heads: ablated, IG's set moves the metric further in 0" in study.better()
 
