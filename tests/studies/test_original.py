@@ -1,7 +1,9 @@
 """Each fault is the fault, and each right number is right; on a tiny model."""
 
 import re
+from collections import Counter
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -11,17 +13,22 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import pearsonr
+from studies import made
 
 from analysis import load_task, paths
 from analysis.ablation import largest, multi_ablated_performance
-from analysis.agreement import correlations
-from analysis.attribution import Scores, activation_patching, integrated_gradients
+from analysis.agreement import average_correlation
+from analysis.attribution import activation_patching, integrated_gradients
+from analysis.forward import KINDS
+from analysis.metrics import prob_diff
 from analysis.studies import faults, record
 from analysis.studies.faults import EXAMPLE, INDICES, Run
-from analysis.studies.original import END_OF_PADDING, original
+from analysis.studies.original import original
 from analysis.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
+LAST_TOKEN, END_OF_PADDING = "last token", "end of the padding"
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +52,20 @@ def row(frame: pl.DataFrame, **values) -> dict:
 
 
 def test_frames_have_a_row_for_everything(study):
-    for frame in (study.padding, study.late_binding, study.borrowed):
-        assert frame["task"].to_list() == list(TASKS)
-    for frame in (study.denominators, study.completeness, study.quantiles):
-        assert frame.height == 2 * len(TASKS)
-    assert study.signs.height == 5 * len(TASKS)
+    readings = (LAST_TOKEN, END_OF_PADDING)
+    sets = ("none", "highlight(x)", "highlight(-x)", "noising only", "denoising only")
+    keys = {
+        "padding": {"task": TASKS},
+        "denominators": {"task": TASKS, "reading": readings},
+        "completeness": {"task": TASKS, "kind": KINDS},
+        "signs": {"task": TASKS, "set": sets},
+        "late_binding": {"task": TASKS},
+        "quantiles": {"task": TASKS, "kind": KINDS},
+        "borrowed": {"task": TASKS},
+    }
+    for name, columns in keys.items():
+        found = getattr(study, name).select(*columns).rows()
+        assert Counter(found) == Counter(product(*columns.values())), name
 
 
 def test_padding_is_what_a_batch_is_read_at(study, tiny, run):
@@ -65,22 +81,34 @@ def test_padding_is_what_a_batch_is_read_at(study, tiny, run):
     assert years["wrong"] == pytest.approx(years["right"], abs=1e-5)
 
 
-@given(flips=st.lists(st.booleans(), min_size=4, max_size=4))
-def test_a_denominators_sign_is_that_of_its_prompts_r(run, flips):
+@given(flips=st.lists(st.booleans(), min_size=5, max_size=5))
+def test_a_denominators_sign_is_that_of_its_prompts_r(flips):
+    ap, ig = (made.random_scores(name, seed, 5, noise=9) for seed, name in enumerate(("AP", "IG")))
     effects = torch.tensor([2.0 if flip else -2.0 for flip in flips])
-    ap: Scores = replace(run.ap, source=run.ap.base + effects)
-    found = faults.denominators(ap, run.ig, "made up").row(0, named=True)
-    r = correlations(run.ap.heads, run.ig.heads)
-    assert found["flips"] == sum(flips)
-    assert found["wrong"] == pytest.approx((r * np.where(flips, -1, 1)).mean(), abs=1e-6)
-    assert found["right"] == pytest.approx(r.mean(), abs=1e-6)
-    assert found["absolute"] == pytest.approx(np.abs(r).mean(), abs=1e-6)
+    found = faults.denominators(replace(ap, source=ap.base + effects), ig, "made up")
+    r = np.array(
+        [
+            pearsonr(a.flatten(), b.flatten()).statistic
+            for a, b in zip(ap.heads, ig.heads, strict=True)
+        ]
+    )
+    assert min(r) < 0 < max(r)
+    signed = r * np.where(flips, -1, 1)
+    assert made.table(found) == [
+        ("task", "reading", "prompts", "flips", "wrong", "sd", "absolute", "right"),
+        ("ioi", "made up", 5, sum(flips))
+        + tuple(map(pytest.approx, (signed.mean(), signed.std(ddof=1), abs(r).mean(), r.mean()))),
+    ]
 
 
 def test_padded_prompts_are_scored_at_their_end(study, tiny, run):
     found = row(study.denominators, task="ioi", reading=END_OF_PADDING)
     total = activation_patching(tiny, faults.right_padded(tiny, run.pairs), kinds=()).total
     assert found["flips"] == int((total > 0).sum())
+    right = row(study.denominators, task="ioi", reading=LAST_TOKEN)
+    assert right["flips"] == int((run.ap.total > 0).sum())
+    r = average_correlation(run.ap.heads, run.ig.heads).mean
+    assert right["right"] == pytest.approx(r, abs=1e-6) != found["right"]
 
 
 def test_means_lose_completeness_by_what_they_average(study):
@@ -91,13 +119,34 @@ def test_means_lose_completeness_by_what_they_average(study):
         assert found["wrong"] == pytest.approx(found["right"] / numbers, rel=1e-4)
 
 
+def test_completeness_is_lost_prompt_by_prompt(run):
+    """The sum of a layer's scores beside its effect; prompts have lengths of their own."""
+    lengths = [len(tokens) for tokens in run.pairs.clean_tokens]
+    assert min(lengths) < max(lengths)
+    heads, neurons = faults.completeness(run, d_model=32).iter_rows(named=True)
+    for found, gaps, width in ((heads, run.ig.heads_gap, 32), (neurons, run.ig.neurons_gap, 1)):
+        assert (found["fewest"], found["most"]) == (width * min(lengths), width * max(lengths))
+        sums = run.ig.of(found["kind"]).sum(dim=2)
+        effect = (sums - gaps).abs().mean()
+        means = torch.stack([of / (width * n) for of, n in zip(sums, lengths, strict=True)])
+        assert found["right"] == pytest.approx((sums.abs().mean() / effect).item())
+        assert found["wrong"] == pytest.approx((means.abs().mean() / effect).item())
+
+
 def test_greater_than_on_other_data_is_another_number(study, tiny):
-    own, pronouns, years = study.wrong_data.iter_rows(named=True)
-    right = activation_patching(tiny, load_task("greater-than", tiny, n=4), kinds=())
-    assert own["clean"] == pytest.approx(right.base.mean().item())
-    assert own["corrupted"] == pytest.approx(right.source.mean().item())
-    assert pronouns["example"] == years["example"] == load_task("gender-bias", tiny, n=1).clean[0]
-    assert len({round(case["clean"], 6) for case in (own, pronouns, years)}) == 3
+    dates, people = (load_task(task, tiny, n=4) for task in ("greater-than", "gender-bias"))
+    expected = {
+        ("greater-than", "its years"): dates,
+        ("gender-bias", "its pronouns"): replace(people, metric=prob_diff),
+        ("gender-bias", "the years"): replace(people, metric=prob_diff, labels=dates.labels),
+    }
+    assert study.wrong_data.select("prompts", "labels").rows() == list(expected)
+    for found, pairs in zip(study.wrong_data.iter_rows(named=True), expected.values(), strict=True):
+        metric = activation_patching(tiny, pairs, kinds=())
+        assert found["clean"] == pytest.approx(metric.base.mean().item(), abs=1e-6)
+        assert found["corrupted"] == pytest.approx(metric.source.mean().item(), abs=1e-6)
+        assert found["example"] == pairs.clean[0]
+    assert study.wrong_data["clean"].n_unique() == 3
 
 
 def test_a_position_changes_nothing_before_the_prompts_differ(study, tiny):
@@ -146,20 +195,53 @@ def test_late_hooks_ablate_the_last_head_of_each_layer(study, tiny, run):
     found = row(study.late_binding, task="ioi")
     expected = multi_ablated_performance(tiny, run.pairs, wrong, "heads").mean().item()
     assert found["wrong"] == pytest.approx(expected, abs=1e-4)
+    right = multi_ablated_performance(tiny, run.pairs, heads[None], "heads").mean().item()
+    assert found["right"] == pytest.approx(right, abs=1e-4)
     assert found["wrong"] != pytest.approx(found["right"], abs=1e-2)
+    assert found["intact"] == pytest.approx(run.ap.base.mean().item(), abs=1e-6)
+    assert found["heads"] == ", ".join("{}.{}".format(*head) for head in np.argwhere(heads))
 
 
-def test_a_pooled_quantile_gives_prompts_different_shares(study):
-    for task in TASKS:
-        found = row(study.quantiles, task=task, kind="neurons")
-        assert found["lowest"] < found["right"] < found["highest"]
-        assert found["right"] == pytest.approx(1 - faults.QUANTILE, abs=0.01)
+def test_a_pooled_quantile_gives_prompts_different_shares(run):
+    """Of 10 heads on each of 2 prompts, and 20 neurons, those of one prompt are far larger."""
+    sizes = {"heads": 10, "neurons": 20}
+    large = {kind: np.arange(1.0, 1 + n) * [[[-100.0]], [[1.0]]] for kind, n in sizes.items()}
+    large["neurons"][1, 0, -1] = 1e4
+    ig = made.scores("IG", **large, base=[1, 2], source=[3, 5])
+    assert made.table(faults.quantiles(replace(run, ig=ig))) == [
+        ("task", "kind", "lowest", "highest", "right"),
+        ("ioi", "heads", 0, 0.2, 0.1),
+        ("ioi", "neurons", 0.05, pytest.approx(0.15), 0.1),
+    ]
+
+
+def test_sets_of_one_direction_are_told_apart():
+    """Of 20 neurons two are highlighted: by the sum of both directions, or by one alone."""
+    noising, denoising = np.zeros((2, 1, 20))
+    noising[0, [3, 5, 8]], denoising[0, [5, 7, 8]] = (9, 8, -7), (-6, 5, 4)
+    found = faults._by_direction(noising, denoising)
+    assert {name: np.flatnonzero(mask).tolist() for name, mask in found.items()} == {
+        "none": [],
+        "highlight(x)": [3, 7],
+        "highlight(-x)": [3, 7],
+        "noising only": [3],
+        "denoising only": [7],
+    }
 
 
 def test_a_borrowed_task_answers_for_another(study, tiny):
-    for task in TASKS:
+    """The task's heads do one thing on IOI's prompts, and another on the task's own."""
+    for task in ("ioi", "gender-bias"):
         found = row(study.borrowed, task=task)
-        assert (found["wrong"] == found["right"]) == (task == "ioi")
+        ap = activation_patching(tiny, load_task(task, tiny, n=4), kinds=("heads",))
+        heads = largest(ap.heads.mean(dim=0).numpy(), faults.ABLATED_HEADS)[None]
+        for column, on in (("wrong", "ioi"), ("right", task)):
+            pairs = load_task(on, tiny, n=4)
+            whole = activation_patching(tiny, pairs, kinds=())
+            change = multi_ablated_performance(tiny, pairs, heads, "heads")[0] - whole.base
+            expected = (change.mean() / whole.total.mean()).item()
+            assert found[column] == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    assert study.borrowed["wrong"].n_unique() == study.borrowed["right"].n_unique() == 4
 
 
 def test_sign_changes_explain_the_published_correlations_of_heads():

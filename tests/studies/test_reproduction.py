@@ -12,7 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import activation_patching, load_task, paths
+from analysis import activation_patching, integrated_gradients, load_task, paths
+from analysis.agreement import average_correlation, mean_over_prompts
 from analysis.bench.results import Bench, MediationBench
 from analysis.bench.workloads import Shape
 from analysis.studies import across_models, everything, gpt2_small, provenance, record
@@ -146,25 +147,42 @@ def test_seconds_are_read_where_they_were_kept_and_never_computed(of_tiny, monke
 
 
 def test_published_metrics_stand_beside_the_means_of_the_same_kind(found, tiny):
-    rows = {(row["task"], row["prompts"]): row for row in found.metrics.iter_rows(named=True)}
-    assert len(rows) == 2 * len(TASKS)
-    for corruption, run in (("hard", "clean"), ("abc", "corrupted, a third name")):
-        pairs = load_task("ioi", tiny, n=N, corruption=corruption)
+    published = {
+        ("ioi", "clean"): "3.807",
+        ("ioi", "corrupted, a third name"): "0.032",
+        ("greater-than", "clean"): "0.814",
+        ("greater-than", "corrupted"): "-0.457",
+        ("gender-bias", "clean"): "0.881",
+        ("gender-bias", "corrupted"): "-3.221",
+        ("capital-country", "clean"): "6.123",
+        ("capital-country", "corrupted"): "-6.719",
+    }
+    here = []
+    for task, run in published:
+        corruption = "abc" if "third" in run else "hard"
+        pairs = load_task(task, tiny, n=N, corruption=corruption)
         ap = activation_patching(tiny, pairs, kinds=())
-        mean = (ap.base if run == "clean" else ap.source).mean().item()
-        assert rows["ioi", run]["here"].startswith(f"{mean:z.2f}")
-    assert rows["capital-country", "corrupted"]["published"] == "-6.719"
+        here.append(str(mean_over_prompts(ap.base if run == "clean" else ap.source)))
+    assert len(set(here)) == len(here)
+    assert found.metrics.rows() == [
+        (*about, number, mean)
+        for (about, number), mean in zip(published.items(), here, strict=True)
+    ]
 
 
-def test_correlations_are_of_prompts_as_the_originals_were(found, study):
-    of_ioi = found.correlations.filter(pl.col("task") == "ioi")
-    row = of_ioi.row(by_predicate=pl.col("kind") == "neurons", named=True)
-    assert row["reported"] == "0.782 (0.56)"
-    assert row["recomputed"] == NOT_THERE
-    assert row["here"] == str(study.estimate("ioi", "neurons", scope="per prompt"))
+def test_correlations_are_of_prompts_as_the_originals_were(found, tiny):
+    pairs = load_task("ioi", tiny, n=N)
+    ap, ig = (method(tiny, pairs) for method in (activation_patching, integrated_gradients))
+    here = [str(average_correlation(ap.of(kind), ig.of(kind))) for kind in ("heads", "neurons")]
+    assert here[0] != here[1]
+    of_ioi = found.correlations.filter(pl.col("task") == "ioi").sort("kind")
+    assert of_ioi.rows() == [
+        ("ioi", "heads", "0.816 (0.57)", "0.996", here[0]),
+        ("ioi", "neurons", "0.782 (0.56)", NOT_THERE, here[1]),
+    ]
 
 
-def test_a_circuits_heads_are_ranked_where_the_model_has_them(found, study, tiny, monkeypatch):
+def test_a_circuits_heads_are_ranked_where_the_model_has_them(found, tiny, monkeypatch):
     assert set(found.heads["ranks here"]) == {NOT_THERE}, "the tiny model has three layers"
     monkeypatch.setattr(record, "HEADS", {("ioi", "made up"): ((2, 1), (0, 3))})
     row = reproduction(tiny, n=N, progress=False).heads.row(0, named=True)

@@ -1,22 +1,19 @@
-from dataclasses import replace
+from collections import Counter
 from functools import partial
+from itertools import product
 
 import numpy as np
 import polars as pl
 import pytest
-import torch
-import toy
-from hypothesis import given
-from hypothesis import strategies as st
 
 from analysis import activation_patching, integrated_gradients, load_task, paths
-from analysis.agreement import average_correlation, correlation_of_means, spearman
+from analysis.agreement import average_correlation, correlation_of_means
 from analysis.attribution.parts import DIRECTIONS
-from analysis.studies import comparison, everything
+from analysis.forward import KINDS
+from analysis.studies import everything
 from analysis.studies import testbed_notice as notice
 from analysis.studies.aligned_baselines import PER_PROMPT, aligned_baselines
 from analysis.studies.baselines import baselines
-from analysis.studies.facts import facts, shapley
 from analysis.tasks import TASKS
 
 
@@ -27,15 +24,25 @@ def study(tiny, tmp_path_factory):
         yield aligned_baselines(tiny, n=5)
 
 
-def test_frames_have_a_row_for_everything(study, tiny):
+def test_frames_have_a_row_for_everything(study):
     assert study.prompts == dict.fromkeys(TASKS, 5)
-    assert study.metrics.height == 4 * 5 * 2
-    assert study.scores.height == 4 * 2 * 3 * (4 + 128)
-    assert study.per_prompt.height == 4 * 2 * 2 * 5
-    assert study.gaps.height == 4 * 2 * 2
-    assert study.scores.null_count().sum_horizontal().item() == 0
-    for table in (study.correlation_table(), study.halves_table(), study.appendix_table()):
-        assert table.height == len(list(study.cells())) == 16
+    sizes = {"heads": 4, "neurons": 128}
+    keys = {
+        "metrics": product(TASKS, range(5), ("clean", "corrupted")),
+        "gaps": product(TASKS, DIRECTIONS, KINDS),
+        "per_prompt": product(TASKS, DIRECTIONS, KINDS, range(5)),
+        "scores": (
+            (*about, kind, layer, place)
+            for *about, kind, layer in product(TASKS, DIRECTIONS, KINDS, range(3))
+            for place in range(sizes[kind])
+        ),
+    }
+    for name, expected in keys.items():
+        frame = getattr(study, name)
+        numbers = {"metric", "gap", "r", "ap", "ig"}
+        found = frame.select(column for column in frame.columns if column not in numbers)
+        assert Counter(found.rows()) == Counter(expected), name
+        assert frame.null_count().sum_horizontal().item() == 0
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -61,6 +68,12 @@ def test_frames_hold_the_methods_scores(study, tiny, direction):
         pl.col("kind") == "heads",
     )
     assert r["r"].mean() == pytest.approx(estimate.mean)
+    gaps = study.gaps.filter(
+        pl.col("task") == "greater-than", pl.col("direction") == direction
+    ).rows_by_key("kind", named=True, unique=True)
+    for kind, gap in (("heads", ig.heads_gap), ("neurons", ig.neurons_gap)):
+        expected = (gap.abs().max() / ig.total.abs().max()).item()
+        assert gaps[kind]["gap"] == pytest.approx(expected, abs=1e-7)
 
 
 def test_the_metric_and_the_strongest_are_the_methods(study, tiny):
@@ -71,44 +84,6 @@ def test_the_metric_and_the_strongest_are_the_methods(study, tiny):
     assert abs(strongest["ap"]) == pytest.approx(ap.heads.mean(dim=0).abs().max().item(), abs=1e-7)
 
 
-def test_overlaps_stand_beside_their_chance(study):
-    overlap = study.estimate("ioi", "neurons", "overlap", k=50)
-    row = study.overlap_table().row(
-        by_predicate=(pl.col("task") == "ioi")
-        & (pl.col("direction") == "noising")
-        & (pl.col("kind") == "neurons"),
-        named=True,
-    )
-    assert row["top 50"] == f"{overlap}, chance {50 / 384:.2f}"
-    heads = study.overlap_table().filter(pl.col("kind") == "heads")
-    assert set(heads["top 50"]) == {"–"}, "there are 12 heads"
-
-
-def test_negligible_components_can_be_left_out(tiny):
-    """Silent neurons, whose two scores are 0, make the signs agree and the ranks tie."""
-    pairs = load_task("gender-bias", tiny, n=4)
-    ap, ig = (method(tiny, pairs) for method in (activation_patching, integrated_gradients))
-    silent = torch.zeros(4, 3, 500)
-    padded = [replace(s, neurons=torch.cat([s.neurons, silent], dim=2)) for s in (ap, ig)]
-    for scores, name in ((padded, "without negligible"), ((ap, ig), "of the means")):
-        frame = comparison.agreement(*scores).filter(
-            pl.col("kind") == "neurons",
-            pl.col("scope") == name,
-            pl.col("statistic") == "Spearman",
-        )
-        assert frame["mean"].item() == pytest.approx(
-            spearman(*(s.neurons.mean(dim=0).reshape(1, -1).numpy() for s in (ap, ig)))[0], abs=1e-3
-        )
-
-
-def test_sentences_hold_the_studys_numbers(study):
-    for task in TASKS:
-        text = study.finding(task)
-        assert str(study.mean_metric(task, "clean")) in text
-        assert "On 5 prompts" in text
-    assert "all 4 tasks" in study.summary()
-
-
 @pytest.mark.parametrize(
     ("model", "words"),
     [("testbed-2", "no claims about GPT-2 small"), ("gpt2-small", "`gpt2-small`")],
@@ -117,31 +92,6 @@ def test_every_page_names_its_model(monkeypatch, model, words):
     monkeypatch.setenv("ANALYSIS_MODEL", model)
     assert model in notice()
     assert words in notice()
-
-
-def test_facts_hold_on_the_testbed(testbed):
-    found = facts(testbed)
-    assert found.table.height == 9
-    assert found.table["difference"].cast(pl.Float64).max() <= 1e-3
-    assert found.parts["layer"].to_list() == list(range(testbed.cfg.n_layers))
-    assert (found.parts["IG - AP"] > 0).any()
-
-
-@given(
-    weights=st.lists(st.floats(-2, 2), min_size=4, max_size=4),
-    source=st.lists(st.floats(-2, 2), min_size=4, max_size=4),
-)
-def test_shapley_from_corners_is_shapley_from_orders(weights, source):
-    w = torch.tensor(weights, dtype=torch.float64)
-    site = toy.toy_site(
-        lambda a: torch.tanh(a @ w) + a[..., 0] * a[..., 1] * a[..., 3], [0.5] * 4, source
-    )
-    np.testing.assert_allclose(shapley(site)[0], toy.shapley(site), atol=1e-6)
-
-
-def test_shapley_of_many_components_is_refused():
-    with pytest.raises(ValueError, match="at most 16"):
-        shapley(toy.toy_site(lambda a: a.sum(-1), [0.0] * 17, [1.0] * 17))
 
 
 def test_everything_computes_on_processes_what_one_process_does(
