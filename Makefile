@@ -2,8 +2,18 @@
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-# Another model than the testbed has a site of its own.
-SITE := _site$(addprefix -,$(notdir $(ANALYSIS_MODEL)))
+# Every value of ANALYSIS_MODEL has a site of its own: after a plain name `_site-NAME`, after anything
+# else, such as a path, its last letters, dashes for what is no letter, and a checksum.
+SITE := _site
+ifdef ANALYSIS_MODEL
+SAID := printf %s '$(subst ','\'',$(value ANALYSIS_MODEL))' | LC_ALL=C
+NAME := $(shell $(SAID) tr -c 'A-Za-z0-9._-' '-')
+ifeq ($(NAME),$(value ANALYSIS_MODEL))
+SITE := _site-$(NAME)
+else
+SITE := _site-$(shell printf %s $(NAME) | tail -c 60)-$(shell $(SAID) cksum | cut -d ' ' -f 1)
+endif
+endif
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: paper test lint clean

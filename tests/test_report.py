@@ -91,6 +91,43 @@ def test_a_cell_that_fails_fails_the_preview(tmp_path):
         preview.render(tmp_path / "report", tmp_path / "_site")
 
 
+SITES = {
+    "testbed": "_site-testbed",
+    "gpt2-small": "_site-gpt2-small",
+    "pythia-70m.v1": "_site-pythia-70m.v1",
+    "models/mine": "_site-models-mine-3384434197",
+}
+MODELS = [
+    *SITES,
+    *("models/mine/", "models-mine", "models/a/x", "models/b/x", "./models/mine", "owner/name"),
+    *("..", "../mine", "../../out", "/", "/models/mine", "two words", "two  words", "it's", 'a"b'),
+    *("a$b", "$(NAME)", "a;b", "a&b", "`a`", "#a", "a,b", "a(b", "a)b", "a\\b", "*", "%", "é"),
+    *("far/" * 99 + end for end in "ab"),
+]
+
+
+@pytest.mark.parametrize("on_the_command_line", [True, False])
+def test_every_model_has_a_site_of_its_own_inside_the_project(on_the_command_line):
+    sites = {model: site_of(model, on_the_command_line) for model in MODELS}
+    assert sites | SITES == sites
+    assert site_of(None) == "_site" and len({"_site", *sites.values()}) == 1 + len(MODELS)
+    assert all(re.fullmatch(r"_site-[\w.-]{1,100}", site, re.ASCII) for site in sites.values())
+
+
+def site_of(model: str | None, on_the_command_line: bool = False) -> str:
+    """The folder that `make paper` would write."""
+    environment = {name: value for name, value in os.environ.items() if name != "ANALYSIS_MODEL"}
+    said = [f"ANALYSIS_MODEL={model}"] if on_the_command_line else []
+    if model is not None and not on_the_command_line:
+        environment["ANALYSIS_MODEL"] = model
+    command = ["make", "-n", "-f", str(ROOT / "Makefile"), "paper", *said]
+    printed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    (quarto,) = re.findall("--output-dir (.*?);", printed.stdout)
+    (plain,) = re.findall("preview report (.*?);", printed.stdout)
+    assert quarto == plain
+    return quarto
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_every_figure_has_a_caption_and_alternative_text(name):
     text = (ROOT / "report" / f"{name}.qmd").read_text()
