@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from analysis import charts
 from analysis.charts import page
+from analysis.charts.mediators import MOST_CELLS, MOST_LINES
+from analysis.charts.prompts import MOST_BINS, MOST_TICKS, count_in_bins, keep_ranks
 from analysis.charts.scores import MOST_POINTS, keep_extremes, named
 
 
@@ -43,6 +45,117 @@ def test_a_scatter_of_gpt2_smalls_neurons_stays_small_and_names_its_points():
     rows = [row for rows in spec["datasets"].values() for row in rows if "name" in row]
     assert len(rows) == 2 * MOST_POINTS and set(rows[0]) == {"name", "ap", "ig"}
     assert len(json.dumps(spec)) < 100_000
+
+
+def rows_of(chart) -> list[list[dict]]:
+    """The chart's data, the shortest first."""
+    return sorted(chart.to_dict()["datasets"].values(), key=len)
+
+
+def test_what_is_undefined_is_no_number_in_a_chart():
+    frame = pl.DataFrame({"rule": "left", "steps": [2, 4, 8], "gap": [0.2, float("nan"), None]})
+    (rows,) = rows_of(charts.plot_steps(frame))
+    assert [row["gap"] for row in rows] == [0.2, None, None]
+
+
+def test_components_that_were_not_scored_are_not_drawn():
+    frame = scores(700, "heads").with_columns(
+        pl.when(pl.col("component") < 5).then(float("nan")).otherwise("ig").alias("ig")
+    )
+    identity, points = rows_of(charts.plot_correlation(frame, "heads"))
+    assert MOST_POINTS < len(points) <= 2 * MOST_POINTS
+    assert not {f"head 0.{component}" for component in range(5)} & {row["name"] for row in points}
+    known = frame.filter(pl.col("component") >= 5).select("ap", "ig").to_numpy()
+    assert [row["ap"] for row in identity] == [known.min(), known.max()]
+    (cells,) = rows_of(charts.plot_attn_comparison(frame))
+    assert len(cells) == 695
+
+
+def test_a_method_that_scored_heads_alone_has_a_chart_of_heads_alone():
+    spec = charts.plot_correlation_comparison(scores(8, "heads")).to_dict()
+    assert [view["title"] for view in spec["hconcat"]] == ["attention heads"]
+    with pytest.raises(ValueError, match="no rows to draw with kind 'heads'"):
+        charts.plot_attn_comparison(scores(8, "neurons"))
+
+
+METRICS = st.lists(st.floats(-1e6, 1e6).filter(lambda x: x == 0 or abs(x) > 1e-9), min_size=1)
+
+
+@given(clean=METRICS, corrupted=METRICS)
+def test_every_prompt_is_counted_in_the_bin_of_its_metric(clean, corrupted):
+    runs = {"clean": clean, "corrupted": corrupted}
+    counts = count_in_bins(
+        pl.concat(pl.DataFrame({"run": run, "metric": values}) for run, values in runs.items())
+    )
+    widths = (counts["metric_end"] - counts["metric"]).to_numpy()
+    assert np.allclose(widths, widths[0]) and counts["metric"].n_unique() <= MOST_BINS + 1
+    assert f"{widths[0]:e}"[0] in "125"
+    slack = 1e-9 * (1 + max(map(abs, clean + corrupted)))
+    for run, values in runs.items():
+        found = counts.filter(run=run)
+        assert found["prompts"].sum() == len(values)
+        for start, end, prompts in found.select("metric", "metric_end", "prompts").iter_rows():
+            assert sum(start + slack <= value < end - slack for value in values) <= prompts
+            assert sum(start - slack <= value < end + slack for value in values) >= prompts
+
+
+@given(prompts=st.integers(1, 200), most=st.integers(2, 50))
+def test_of_many_prompts_evenly_spaced_ranks_are_kept_with_both_ends(prompts, most):
+    r = np.random.default_rng(prompts).permutation(prompts)
+    kept = keep_ranks(pl.DataFrame({"prompt": range(prompts), "r": r}), most)
+    ranks = sorted(kept["r"])
+    assert len(ranks) == min(most, prompts) and {0, prompts - 1} <= set(ranks)
+    steps = np.diff(ranks)
+    assert len(ranks) == 1 or steps.min() >= 1 and steps.max() - steps.min() <= 1
+    assert all(r[prompt] == value for prompt, value in kept.rows())
+
+
+def test_the_median_is_that_of_all_prompts_though_fewer_are_drawn():
+    r = np.linspace(-0.5, 0.9, 1001) ** 3
+    frame = pl.DataFrame({"task": "ioi", "kind": "heads", "prompt": range(1001), "r": r})
+    median, ticks = rows_of(charts.plot_distribution(frame))
+    assert len(ticks) == MOST_TICKS
+    assert [row["r"] for row in median] == [np.median(r)]
+
+
+def effects(layers: int, heads: int) -> pl.DataFrame:
+    """Random changes of every head by every earlier one; where layer 1 is patched, none defined."""
+    places = ("layer", "component", "later_layer", "later_component")
+    indices = np.indices((layers, heads, layers, heads))
+    frame = pl.DataFrame({name: index.ravel() for name, index in zip(places, indices, strict=True)})
+    frame = frame.filter(pl.col("later_layer") > pl.col("layer"))
+    relative, norm = np.random.default_rng(0).random((2, len(frame)))
+    return frame.with_columns(
+        norm=norm, projection=-norm, relative=pl.when(pl.col("layer") != 1).then(relative)
+    )
+
+
+def test_of_too_many_pairs_a_cell_is_the_largest_change_between_two_layers():
+    frame = effects(6, 10)
+    assert len(frame) > MOST_CELLS
+    (cells,) = rows_of(charts.plot_effects(frame))
+    assert len(cells) == 15
+    for cell in cells:
+        of = frame.filter(layer=cell["short"], later_layer=cell["later_short"])
+        assert cell["relative"] == of["relative"].max()
+        if cell["relative"] is None:
+            continue
+        largest = of.sort("relative", nulls_last=False).row(-1, named=True)
+        assert (cell["norm"], cell["projection"]) == (largest["norm"], largest["projection"])
+        assert cell["change"].startswith(f"head {cell['short']}.{largest['component']} changes ")
+
+
+def test_a_slider_ends_at_the_smallest_change_that_is_there_to_be_drawn():
+    frame = effects(6, 10)
+    chart = charts.plot_graph(frame, threshold=0.0)
+    spec = chart.to_dict()
+    heads, lines = rows_of(chart)
+    assert len(lines) == MOST_LINES and len(heads) == 60
+    (least,) = (param for param in spec["params"] if param["name"] == "least")
+    end = least["bind"]["min"]
+    assert least["value"] == end > 0
+    drawn = {row["change"] for row in lines if row["relative"] >= end}
+    assert len(drawn) == frame.filter(pl.col("relative") >= end).height > MOST_LINES - 20
 
 
 def test_a_table_keeps_its_columns_whatever_is_in_its_cells():

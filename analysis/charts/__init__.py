@@ -11,6 +11,7 @@ from analysis.charts.mediators import (
 )
 from analysis.charts.page import enable, percent, table, write_script, written
 from analysis.charts.performance import plot_growth, plot_speedup
+from analysis.charts.prompts import plot_distribution, plot_metrics
 from analysis.charts.scores import (
     plot_agreement,
     plot_attn,
@@ -18,8 +19,6 @@ from analysis.charts.scores import (
     plot_bar_chart,
     plot_correlation,
     plot_correlation_comparison,
-    plot_distribution,
-    plot_metrics,
     plot_overlap,
     plot_scores,
 )

@@ -3,11 +3,13 @@
 import altair as alt
 import polars as pl
 
+from analysis.charts.frames import by, by_kind, chart_of, draws
 from analysis.charts.page import offers_data
 from analysis.charts.theme import KIND_TITLES, Layered, estimate, number
 
 
 @offers_data
+@draws("task", "ig", "ap", "mean", "low", "high")
 def plot_baselines(agreement: pl.DataFrame) -> alt.HConcatChart:
     """r for every pair of baselines, a panel a task; columns task, ig, ap, mean, low, high.
 
@@ -26,12 +28,7 @@ def plot_baselines(agreement: pl.DataFrame) -> alt.HConcatChart:
         ... )
         >>> plot_baselines(agreement).save("baselines.html")
     """
-    return alt.hconcat(
-        *(
-            _pairs_of_baselines(agreement.filter(pl.col("task") == task), task)
-            for task in agreement["task"].unique(maintain_order=True)
-        )
-    )
+    return alt.hconcat(*(_pairs_of_baselines(rows, task) for task, rows in by(agreement, "task")))
 
 
 # Where white stands out from the scheme's colours more than black does.
@@ -39,7 +36,7 @@ _ON_DARK = "datum.mean > 0.79 || datum.mean < -0.68"
 
 
 def _pairs_of_baselines(agreement: pl.DataFrame, title: str) -> Layered:
-    cells = alt.Chart(agreement).encode(
+    cells = chart_of(agreement).encode(
         alt.X("ap:N", title="AP's baseline", sort=None, axis=alt.Axis(labelAngle=0)),
         alt.Y("ig:N", title="IG's baseline", sort=None),
         tooltip=["task:N", "ig:N", "ap:N", *estimate()],
@@ -54,6 +51,7 @@ def _pairs_of_baselines(agreement: pl.DataFrame, title: str) -> Layered:
 
 
 @offers_data
+@draws("rule", "steps", "gap")
 def plot_steps(steps: pl.DataFrame) -> alt.Chart:
     """The largest gap against the steps, a line a rule; columns rule, steps, gap.
 
@@ -64,7 +62,7 @@ def plot_steps(steps: pl.DataFrame) -> alt.Chart:
         >>> plot_steps(steps).save("steps.html")
     """
     return (
-        alt.Chart(steps)
+        chart_of(steps)
         .mark_line(point=True)
         .encode(
             alt.X("steps:Q", title="steps", scale=alt.Scale(type="log", base=2)),
@@ -82,6 +80,7 @@ def plot_steps(steps: pl.DataFrame) -> alt.Chart:
 
 
 @offers_data
+@draws("task", "kind", "steps", "r")
 def plot_steps_agreement(agreement: pl.DataFrame) -> alt.HConcatChart:
     """The lowest r of any layer against the steps; columns task, kind, steps, r.
 
@@ -100,7 +99,7 @@ def plot_steps_agreement(agreement: pl.DataFrame) -> alt.HConcatChart:
     """
     return alt.hconcat(
         *(
-            alt.Chart(agreement.filter(pl.col("kind") == kind))
+            chart_of(rows)
             .mark_line(point=True)
             .encode(
                 alt.X("steps:Q", title="steps", scale=alt.Scale(type="log", base=2)),
@@ -108,7 +107,7 @@ def plot_steps_agreement(agreement: pl.DataFrame) -> alt.HConcatChart:
                 alt.Color("task:N", title=None, sort=None),
                 tooltip=["task:N", "steps:Q", number("r", "r")],
             )
-            .properties(width=230, height=180, title=title)
-            for kind, title in KIND_TITLES.items()
+            .properties(width=230, height=180, title=KIND_TITLES[kind])
+            for kind, rows in by_kind(agreement)
         )
     )

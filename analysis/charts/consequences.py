@@ -3,11 +3,13 @@
 import altair as alt
 import polars as pl
 
+from analysis.charts.frames import by, by_kind, chart_of, draws
 from analysis.charts.page import offers_data
 from analysis.charts.theme import KIND_TITLES, Layered, estimate, number
 
 
 @offers_data
+@draws("task", "kind", "set", "size", "mean", "low", "high")
 def plot_sets(sets: pl.DataFrame) -> alt.HConcatChart:
     """What ablating sets does, with intervals; columns task, kind, set, size, mean, low, high.
 
@@ -27,13 +29,11 @@ def plot_sets(sets: pl.DataFrame) -> alt.HConcatChart:
         ... )
         >>> plot_sets(sets).save("sets.html")
     """
-    return alt.hconcat(
-        *(_sets(sets.filter(pl.col("kind") == kind), title) for kind, title in KIND_TITLES.items())
-    )
+    return alt.hconcat(*(_sets(rows, KIND_TITLES[kind]) for kind, rows in by_kind(sets)))
 
 
 def _sets(sets: pl.DataFrame, title: str) -> Layered:
-    marks = alt.Chart(sets).encode(
+    marks = chart_of(sets).encode(
         alt.Y("task:N", title=None, sort=None),
         alt.YOffset("set:N", sort=None),
         alt.Color("set:N", title=None, sort=None),
@@ -47,6 +47,7 @@ def _sets(sets: pl.DataFrame, title: str) -> Layered:
 
 
 @offers_data
+@draws("task", "method", "share", "faithfulness")
 def plot_circuits(curves: pl.DataFrame) -> alt.HConcatChart:
     """Faithfulness against the share of components kept, a line a method, a panel a task;
     columns task, method, share, faithfulness. The empty circuit has no place on the axis.
@@ -67,7 +68,7 @@ def plot_circuits(curves: pl.DataFrame) -> alt.HConcatChart:
     shown = curves.filter(pl.col("share") > 0)
     return alt.hconcat(
         *(
-            alt.Chart(shown.filter(pl.col("task") == task))
+            chart_of(rows)
             .mark_line(point=True)
             .encode(
                 alt.X(
@@ -81,6 +82,6 @@ def plot_circuits(curves: pl.DataFrame) -> alt.HConcatChart:
                 tooltip=["method:N", "share:Q", number("faithfulness", "faithfulness")],
             )
             .properties(width=130, height=150, title=task)
-            for task in curves["task"].unique(maintain_order=True)
+            for task, rows in by(shown, "task")
         )
     )

@@ -15,13 +15,15 @@ from functools import cache, wraps
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import altair as alt
 import polars as pl
 import vl_convert
 from IPython import get_ipython
 from IPython.display import Markdown
+
+from analysis.charts.frames import Chart, first_argument
 
 # Cells run in the project's folder.
 REPORT = Path("report")
@@ -32,7 +34,6 @@ _CELL = re.compile(r"^```{python}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LABEL = re.compile(r"^#\| label: (fig-\S+)$", re.MULTILINE)
 _ALTERNATIVE_TEXT = re.compile(r'^#\| fig-alt: "(.*)"$', re.MULTILINE)
 
-Chart = TypeVar("Chart", bound=Any)
 _drawn: dict[str, pl.DataFrame] = {}  # by the function that drew it
 
 
@@ -125,9 +126,9 @@ def offers_data(plot: Callable[..., Chart]) -> Callable[..., Chart]:
     """Lets a page's readers download the frame that a chart function draws, its first argument."""
 
     @wraps(plot)
-    def plot_and_remember(frame: pl.DataFrame, *arguments: Any, **settings: Any) -> Chart:
-        chart = plot(frame, *arguments, **settings)
-        _drawn[plot.__name__] = frame
+    def plot_and_remember(*arguments: Any, **settings: Any) -> Chart:
+        chart = plot(*arguments, **settings)
+        _drawn[plot.__name__] = first_argument(plot, arguments, settings)
         chart.usermeta = {"plot": plot.__name__}
         return chart
 

@@ -3,11 +3,13 @@
 import altair as alt
 import polars as pl
 
+from analysis.charts.frames import by, by_kind, chart_of, draws
 from analysis.charts.page import offers_data
 from analysis.charts.theme import KIND_TITLES, number
 
 
 @offers_data
+@draws("task", "kind", "layer", "speedup")
 def plot_speedup(layers: pl.DataFrame) -> alt.HConcatChart:
     """Speedup by layer, heads and neurons side by side; columns task, kind, layer, speedup.
 
@@ -26,7 +28,7 @@ def plot_speedup(layers: pl.DataFrame) -> alt.HConcatChart:
     """
     return alt.hconcat(
         *(
-            alt.Chart(layers.filter(pl.col("kind") == kind))
+            chart_of(rows)
             .mark_line(point=True)
             .encode(
                 alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0)),
@@ -34,13 +36,14 @@ def plot_speedup(layers: pl.DataFrame) -> alt.HConcatChart:
                 alt.Color("task:N", title=None, sort=None),
                 tooltip=["task:N", "layer:O", number("speedup", "times faster")],
             )
-            .properties(width=230, height=200, title=title)
-            for kind, title in KIND_TITLES.items()
+            .properties(width=230, height=200, title=KIND_TITLES[kind])
+            for kind, rows in by_kind(layers)
         )
     )
 
 
 @offers_data
+@draws("grows", "size", "method", "operations")
 def plot_growth(operations: pl.DataFrame) -> alt.HConcatChart:
     """Operations as each size grows, a panel each; columns grows, size, method, operations.
 
@@ -54,7 +57,7 @@ def plot_growth(operations: pl.DataFrame) -> alt.HConcatChart:
     """
     return alt.hconcat(
         *(
-            alt.Chart(operations.filter(pl.col("grows") == grows))
+            chart_of(rows)
             .mark_line(point=True)
             .encode(
                 alt.X(
@@ -73,6 +76,6 @@ def plot_growth(operations: pl.DataFrame) -> alt.HConcatChart:
                 tooltip=["method:N", "size:Q", number("operations", "operations")],
             )
             .properties(width=170, height=200)
-            for grows in operations["grows"].unique(maintain_order=True)
+            for grows, rows in by(operations, "grows")
         )
     )

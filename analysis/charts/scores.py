@@ -6,56 +6,24 @@ import altair as alt
 import numpy as np
 import polars as pl
 
+from analysis.charts.frames import by_kind, chart_of, draws, part
 from analysis.charts.page import offers_data
 from analysis.charts.theme import (
     BLUE,
     GREY,
     KIND_TITLES,
-    VERMILION,
     Layered,
     estimate,
     number,
 )
 
 MOST_POINTS = 300
+_SCORES = ("kind", "layer", "component", "ap", "ig")
 _SINGULAR = {"heads": "head", "neurons": "neuron"}
 
 
 @offers_data
-def plot_metrics(metrics: pl.DataFrame, units: dict[str, str]) -> alt.ConcatChart:
-    """How each task's metric is distributed over prompts, clean and corrupted; columns task, run,
-    metric. `units` has each task's unit.
-
-    Examples:
-        >>> import polars as pl
-        >>> from analysis.charts import plot_metrics
-        >>> metrics = pl.DataFrame(
-        ...     {
-        ...         "task": "ioi",
-        ...         "run": ["clean", "clean", "corrupted", "corrupted"],
-        ...         "metric": [3.1, 2.4, -2.0, -2.9],
-        ...     }
-        ... )
-        >>> plot_metrics(metrics, {"ioi": "logits"}).save("metrics.html")
-    """
-    return alt.concat(
-        *(
-            alt.Chart(metrics.filter(pl.col("task") == task))
-            .mark_bar(opacity=0.75)
-            .encode(
-                alt.X("metric:Q", bin=alt.Bin(maxbins=40), title=f"metric ({unit})"),
-                alt.Y("count():Q", title="prompts", stack=None),
-                alt.Color("run:N", title=None),
-                tooltip=["run:N", alt.Tooltip("count():Q", title="prompts")],
-            )
-            .properties(width=250, height=110, title=task)
-            for task, unit in units.items()
-        ),
-        columns=2,
-    )
-
-
-@offers_data
+@draws("task", *_SCORES)
 def plot_agreement(scores: pl.DataFrame, labels: dict[str, dict[str, str]]) -> alt.VConcatChart:
     """IG against AP, a column a task, heads above neurons; columns task, kind, layer, component,
     ap, ig, these as shares of the mean total effect. `labels` has a text for each task and kind.
@@ -78,13 +46,10 @@ def plot_agreement(scores: pl.DataFrame, labels: dict[str, dict[str, str]]) -> a
     """
     rows = [
         [
-            _agreement(
-                scores.filter(pl.col("task") == task, pl.col("kind") == kind),
-                [f"{task}, {kind}", label[kind]],
-            )
+            _agreement(part(found, task=task), [f"{task}, {kind}", label[kind]])
             for task, label in labels.items()
         ]
-        for kind in KIND_TITLES
+        for kind, found in by_kind(scored(scores))
     ]
     return alt.vconcat(*(alt.hconcat(*row, spacing=12) for row in rows))
 
@@ -92,7 +57,7 @@ def plot_agreement(scores: pl.DataFrame, labels: dict[str, dict[str, str]]) -> a
 def _agreement(scores: pl.DataFrame, title: list[str]) -> Layered:
     share = alt.Axis(format="%", tickCount=4)
     points = (
-        alt.Chart(named(keep_extremes(scores, MOST_POINTS)).select("name", "ap", "ig"))
+        chart_of(named(keep_extremes(scores, MOST_POINTS)).select("name", "ap", "ig"))
         .mark_circle(color=BLUE, opacity=0.6, size=22)
         .encode(
             alt.X("ap:Q", title="AP / total effect", axis=share),
@@ -105,6 +70,7 @@ def _agreement(scores: pl.DataFrame, title: list[str]) -> Layered:
     )
 
 
+@draws(*_SCORES)
 def plot_correlation(scores: pl.DataFrame, title: str, linked: bool = False) -> Layered:
     """IG against AP of one kind with the identity line; columns kind, layer, component, ap, ig.
 
@@ -125,9 +91,10 @@ def plot_correlation(scores: pl.DataFrame, title: str, linked: bool = False) -> 
         ... )
         >>> plot_correlation(scores, "attention heads").save("correlation.html")
     """
+    scores = scored(scores)
     place = ("layer", "component") if linked else ()
     points = (
-        alt.Chart(named(keep_extremes(scores, MOST_POINTS)).select("name", *place, "ap", "ig"))
+        chart_of(named(keep_extremes(scores, MOST_POINTS)).select("name", *place, "ap", "ig"))
         .mark_circle(color=BLUE, size=28)
         .encode(
             alt.X("ap:Q", title="activation patching (metric units)"),
@@ -141,6 +108,7 @@ def plot_correlation(scores: pl.DataFrame, title: str, linked: bool = False) -> 
 
 
 @offers_data
+@draws(*_SCORES)
 def plot_correlation_comparison(
     scores: pl.DataFrame, labels: dict[str, str] | None = None
 ) -> alt.HConcatChart:
@@ -164,6 +132,7 @@ def plot_correlation_comparison(
     return _correlations(scores, labels, linked=())
 
 
+@draws(*_SCORES)
 def plot_attn(
     scores: pl.DataFrame, column: str, title: str, largest: float, linked: bool = False
 ) -> alt.Chart:
@@ -188,7 +157,7 @@ def plot_attn(
     """
     colours = alt.Scale(scheme="redblue", domain=[-largest, largest], domainMid=0)
     cells = (
-        alt.Chart(named(scores).select("name", "layer", "component", "ap", "ig"))
+        chart_of(named(scored(scores)).select("name", "layer", "component", "ap", "ig"))
         .mark_rect()
         .encode(
             alt.X("component:O", title="head", axis=alt.Axis(labelAngle=0)),
@@ -203,6 +172,7 @@ def plot_attn(
 
 
 @offers_data
+@draws(*_SCORES)
 def plot_attn_comparison(scores: pl.DataFrame) -> alt.HConcatChart:
     """The heads' IG beside their AP on one scale; columns kind, layer, component, ap, ig.
 
@@ -228,6 +198,7 @@ def plot_attn_comparison(scores: pl.DataFrame) -> alt.HConcatChart:
 
 
 @offers_data
+@draws(*_SCORES)
 def plot_scores(scores: pl.DataFrame, labels: dict[str, str]) -> alt.VConcatChart:
     """`plot_correlation_comparison` above `plot_attn_comparison`, the heads' charts linked.
 
@@ -266,17 +237,17 @@ def _correlations(
     return alt.hconcat(
         *(
             plot_correlation(
-                scores.filter(pl.col("kind") == kind),
-                ", ".join([title, *([labels[kind]] if labels else [])]),
+                rows,
+                ", ".join([KIND_TITLES[kind], *([labels[kind]] if labels else [])]),
                 kind in linked,
             )
-            for kind, title in KIND_TITLES.items()
+            for kind, rows in by_kind(scored(scores))
         )
     )
 
 
 def _heatmaps(scores: pl.DataFrame, linked: bool) -> alt.HConcatChart:
-    heads = scores.filter(pl.col("kind") == "heads")
+    heads = part(scored(scores), kind="heads")
     largest = float(np.abs(heads.select("ap", "ig").to_numpy()).max())
     titles = {"ig": "integrated gradients", "ap": "activation patching"}
     return alt.hconcat(
@@ -289,7 +260,7 @@ def _identity(scores: pl.DataFrame) -> alt.Chart:
     both = scores.select("ap", "ig").to_numpy()
     ends = [both.min(), both.max()]
     return (
-        alt.Chart(pl.DataFrame({"ap": ends, "ig": ends}))
+        chart_of(pl.DataFrame({"ap": ends, "ig": ends}))
         .mark_line(color=GREY, strokeDash=[4, 4], strokeWidth=1)
         .encode(alt.X("ap:Q"), alt.Y("ig:Q"))
     )
@@ -304,6 +275,7 @@ def _both_scores(format: str = ".3g") -> list[alt.Tooltip]:
 
 
 @offers_data
+@draws("task", "kind", "mean", "low", "high")
 def plot_bar_chart(estimates: pl.DataFrame, value: str) -> Layered:
     """Bars with intervals by task and kind; columns task, kind, mean, low, high.
 
@@ -321,7 +293,7 @@ def plot_bar_chart(estimates: pl.DataFrame, value: str) -> Layered:
         ... )
         >>> plot_bar_chart(estimates, "Pearson's r").save("agreement.html")
     """
-    bars = alt.Chart(estimates).encode(
+    bars = chart_of(estimates).encode(
         alt.Y("task:N", title=None, sort=None),
         alt.YOffset("kind:N", sort=list(KIND_TITLES)),
     )
@@ -335,6 +307,7 @@ def plot_bar_chart(estimates: pl.DataFrame, value: str) -> Layered:
 
 
 @offers_data
+@draws("task", "kind", "k", "mean", "low", "high", "chance")
 def plot_overlap(overlaps: pl.DataFrame) -> alt.HConcatChart:
     """Overlap of the top k by k, with intervals and chance; columns task, kind, k, mean, low, high,
     chance.
@@ -355,16 +328,11 @@ def plot_overlap(overlaps: pl.DataFrame) -> alt.HConcatChart:
         ... )
         >>> plot_overlap(overlaps).save("overlap.html")
     """
-    return alt.hconcat(
-        *(
-            _overlap(overlaps.filter(pl.col("kind") == kind), title)
-            for kind, title in KIND_TITLES.items()
-        )
-    )
+    return alt.hconcat(*(_overlap(rows, KIND_TITLES[kind]) for kind, rows in by_kind(overlaps)))
 
 
 def _overlap(overlaps: pl.DataFrame, title: str) -> Layered:
-    curves = alt.Chart(overlaps).encode(
+    curves = chart_of(overlaps).encode(
         alt.X("k:Q", title="k, the size of the top sets", scale=alt.Scale(type="log")),
         alt.Color("task:N", title=None, sort=None),
     )
@@ -382,45 +350,15 @@ def _overlap(overlaps: pl.DataFrame, title: str) -> Layered:
     )
 
 
-@offers_data
-def plot_distribution(per_prompt: pl.DataFrame) -> alt.HConcatChart:
-    """Each prompt's r, a tick each, with the median; columns task, kind, r.
-
-    Examples:
-        >>> import polars as pl
-        >>> from analysis.charts import plot_distribution
-        >>> per_prompt = pl.DataFrame(
-        ...     {
-        ...         "task": "ioi",
-        ...         "kind": ["heads", "neurons"] * 2,
-        ...         "prompt": [0, 0, 1, 1],
-        ...         "r": [0.9, 0.8] * 2,
-        ...     }
-        ... )
-        >>> plot_distribution(per_prompt).save("prompts.html")
-    """
-    return alt.hconcat(
-        *(
-            _ticks(per_prompt.filter(pl.col("kind") == kind), title)
-            for kind, title in KIND_TITLES.items()
-        )
-    )
-
-
-def _ticks(per_prompt: pl.DataFrame, title: str) -> Layered:
-    prompts = alt.Chart(per_prompt).encode(alt.Y("task:N", title=None, sort=None))
-    every = prompts.mark_tick(color=BLUE, opacity=0.35, thickness=1, size=18).encode(
-        alt.X("r:Q", title="Pearson's r of a prompt", scale=alt.Scale(zero=False)),
-        tooltip=["prompt:Q", number("r", "r")],
-    )
-    median = prompts.mark_tick(color=VERMILION, thickness=3, size=22).encode(alt.X("median(r):Q"))
-    return alt.layer(every, median, width=220, height=alt.Step(30), title=title)
-
-
 def named(scores: pl.DataFrame) -> pl.DataFrame:
     """The frame with each component's name, such as `head 2.3` for layer 2's head 3."""
     kind = pl.col("kind").replace_strict(_SINGULAR, return_dtype=pl.String)
     return scores.with_columns(name=pl.format("{} {}.{}", kind, "layer", "component"))
+
+
+def scored(scores: pl.DataFrame) -> pl.DataFrame:
+    """The components that both methods have scored; what was not asked for is NaN."""
+    return scores.filter(pl.col("ap").is_finite(), pl.col("ig").is_finite())
 
 
 def keep_extremes(scores: pl.DataFrame, most: int) -> pl.DataFrame:
