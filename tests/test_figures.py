@@ -1,4 +1,4 @@
-"""Every figure of every page at the size of larger models.
+"""Every figure of every page at the size of larger models, and what becomes of one that fails.
 
 Studies of a tiny model give frames their columns and types. Enlarged and filled with random numbers
 they stand in for the studies of a page, whose cells then run as in a notebook.
@@ -198,3 +198,57 @@ def test_a_figure_of_a_larger_model_is_drawn_whole_and_stays_small(label, large_
     marks = re.findall(r'<g class="mark-\w+ role-mark[^>]*>(</g>)?', svg)
     assert marks and not any(marks)
     assert f'href="data/{label}.csv"' in text
+
+
+IMPORTS = """
+import altair as alt
+import polars as pl
+from IPython.display import display
+from analysis import charts
+charts.enable()
+frame = pl.DataFrame({"a": [1.0, 2.0], "undefined": [1.0, float("nan")]})
+points = alt.Chart(frame).mark_point()
+"""
+FAILING = {
+    "a column that the frame lacks": "points.encode(x='lost')",
+    "such a column with its type": "points.encode(x='lost:Q')",
+    "a line by such a column": "alt.Chart(frame).mark_line().encode(x='lost:Q', y='a:Q')",
+    "an undefined number": "points.encode(x='undefined:Q')",
+    "more rows than Altair takes": "alt.Chart(pl.concat([frame] * 2501)).mark_point()",
+    "no rows": "alt.Chart(frame.head(0)).mark_point().encode(x='a:Q')",
+    "an expression that Vega cannot read": "points.encode(x='a:Q').transform_filter('a >')",
+    "a chart that is displayed": "display(points.encode(x='lost:Q')); 1",
+}
+
+
+@pytest.mark.parametrize("cell", FAILING.values(), ids=FAILING)
+def test_a_chart_that_fails_while_it_is_shown_fails_its_cell(cell, run):
+    run(IMPORTS)
+    with pytest.raises((ValueError, alt.MaxRowsError)):
+        run(cell)
+
+
+def test_a_figure_whose_data_cannot_be_written_fails_its_cell(run):
+    run(IMPORTS)
+    Path("report/data").touch()
+    Path("report/one.qmd").write_text("```{python}\n#| label: fig-one\ncharts.plot_steps(f)\n```\n")
+    run("f = pl.DataFrame({'rule': 'left', 'steps': [2, 4], 'gap': [0.2, 0.1]})")
+    with pytest.raises(FileExistsError):
+        run("charts.plot_steps(f)")
+
+
+def test_a_chart_of_another_library_is_a_figure_without_data(run):
+    run(IMPORTS)
+    cell = "alt.Chart(frame.select('a')).mark_point().encode(x='a:Q')"
+    Path("report/one.qmd").write_text(f"```{{python}}\n#| label: fig-one\n{cell}\n```\n")
+    (output,) = run(cell)
+    assert output.data.keys() >= {"text/html", "image/svg+xml"}
+    assert "href" not in output.data["text/html"]
+
+
+def test_what_is_no_chart_is_shown_as_ever(run):
+    run(IMPORTS)
+    (output,) = run("1 + 1")
+    assert output.data == {"text/plain": "2"}
+    (table,) = run("charts.table(frame)")
+    assert "| a | undefined |" in table.data["text/markdown"]

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -89,6 +90,38 @@ def test_a_cell_that_fails_fails_the_preview(tmp_path):
     (tmp_path / "report" / "broken.qmd").write_text("# Broken\n\n```{python}\n1 / 0\n```\n")
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
         preview.render(tmp_path / "report", tmp_path / "_site")
+
+
+NO_CHART = """# Page
+
+```{python}
+import altair as alt
+import polars as pl
+from analysis import charts
+charts.enable()
+alt.Chart(pl.DataFrame({"a": range(5001)})).mark_point().encode(x="a:Q")
+```
+"""
+
+
+def test_a_chart_that_fails_fails_the_preview(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "broken.qmd").write_text(NO_CHART)
+    with pytest.raises(CellExecutionError, match="MaxRowsError"):
+        preview.render(tmp_path / "report", tmp_path / "_site")
+
+
+def test_a_chart_that_fails_fails_quartos_page(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    quarto = shutil.which("quarto")
+    if quarto is None:
+        pytest.skip("no Quarto on this machine to render the page with")
+    (tmp_path / "broken.qmd").write_text(NO_CHART)
+    command = [quarto, "render", "broken.qmd", "--to", "html", "--no-execute-daemon"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode != 0 and "MaxRowsError" in ran.stderr
 
 
 SITES = {

@@ -21,6 +21,7 @@ import altair as alt
 import polars as pl
 import vl_convert
 from IPython import get_ipython
+from IPython.core.formatters import MimeBundleFormatter
 from IPython.display import Markdown
 
 from analysis.charts.frames import Chart, first_argument
@@ -33,6 +34,9 @@ _SOURCE = Path(__file__).with_name("interactive.js")
 _CELL = re.compile(r"^```{python}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LABEL = re.compile(r"^#\| label: (fig-\S+)$", re.MULTILINE)
 _ALTERNATIVE_TEXT = re.compile(r'^#\| fig-alt: "(.*)"$', re.MULTILINE)
+
+# A mark that Vega drew; a line through no point is a path without a course.
+_MARK = re.compile(r'role-mark[^>]*><(?:path [^>]*\bd="M|(?!/|path))')
 
 _drawn: dict[str, pl.DataFrame] = {}  # by the function that drew it
 
@@ -47,7 +51,7 @@ class Figure:
 
 
 def enable() -> None:
-    """Shows every chart that a cell ends in, in both forms.
+    """Shows every chart that a cell ends in, in both forms; what fails in that fails the cell.
 
     Examples:
         >>> import altair as alt
@@ -57,6 +61,24 @@ def enable() -> None:
         'report'
     """
     alt.renderers.enable("report")
+    shell = get_ipython()
+    if shell is not None:
+        shell.display_formatter.mimebundle_formatter = _Strict(parent=shell.display_formatter)
+
+
+class _Strict(MimeBundleFormatter):
+    """Raises what fails while a chart is shown.
+
+    Altair and IPython both print such an error and go on, so that a page would have the chart's
+    Python text in its place.
+    """
+
+    def __call__(self, obj: Any, include: Any = None, exclude: Any = None) -> Any:
+        renderer = alt.renderers.get()
+        if renderer is None or not isinstance(obj, alt.TopLevelMixin):
+            return super().__call__(obj, include=include, exclude=exclude)
+        specification = obj.to_dict(context={"pre_transform": False})  # as Altair itself does
+        return self._check_return(renderer(specification), obj)
 
 
 def write_script(path: Path) -> bool:
@@ -136,26 +158,42 @@ def offers_data(plot: Callable[..., Chart]) -> Callable[..., Chart]:
 
 
 def _both_forms(spec: dict[str, Any], **_: Any) -> dict[str, str]:
-    """A specification as what Jupyter calls a MIME bundle."""
-    plot = spec.pop("usermeta", {}).get("plot", "")
+    """A specification as what Jupyter calls a MIME bundle.
+
+    Raises:
+        ValueError: where nothing would be drawn, or a number is infinite or undefined.
+    """
+    plot = spec.pop("usermeta", {}).get("plot")
+    svg = vl_convert.vegalite_to_svg(spec)
+    if not _MARK.search(svg):
+        raise ValueError(
+            "The chart has no marks: its data have no rows, or lack a column that it draws."
+        )
     figure = figure_of(_cell())
-    links = _links(figure, plot) if figure else ""
+    links = _links(figure, plot) if figure and plot else ""
     described = spec | {"description": figure.alternative_text if figure else ""}
-    return {
-        "text/html": _to_html(described, links),
-        "image/svg+xml": vl_convert.vegalite_to_svg(spec),
-    }
+    return {"text/html": _to_html(described, links), "image/svg+xml": svg}
 
 
 def _to_html(spec: dict[str, Any], links: str) -> str:
-    # What ends a script in HTML may not stand in its text.
-    text = json.dumps(spec, separators=(",", ":")).replace("</", "<\\/")
     return (
         '<div class="chart"><div></div>'
-        f'<script type="application/json">{text}</script>'
+        f'<script type="application/json">{_to_json(spec)}</script>'
         f"<noscript>{html.escape(spec['description'])} (Drawing it takes JavaScript.)</noscript>"
         f"{links}</div>"
     )
+
+
+def _to_json(spec: dict[str, Any]) -> str:
+    try:
+        text = json.dumps(spec, separators=(",", ":"), allow_nan=False)
+    except ValueError as error:
+        raise ValueError(
+            "The chart has a number that is infinite or undefined (NaN), which no browser reads: "
+            "leave it out or make it null."
+        ) from error
+    # What ends a script in HTML may not stand in its text.
+    return text.replace("</", "<\\/")
 
 
 def _links(figure: Figure, plot: str) -> str:
