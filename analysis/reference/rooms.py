@@ -63,6 +63,7 @@ ROOMS = (
             "studies.everything",
             "studies.answer",
             "studies.aligned_baselines",
+            "studies.examples",
             "studies.across_models",
             "studies.baselines",
             "studies.steps",
