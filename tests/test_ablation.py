@@ -154,6 +154,31 @@ def test_matched_sets_move_about_as_much_in_the_same_layers(seed):
         assert np.abs(ratio).mean() < 1
 
 
+def test_a_match_is_the_nearest_that_is_left_in_its_layer():
+    """The last layer has none left, and takes from all."""
+    amounts = np.array([[1.0, 0.9, 1.2, 1.0], [2.0, 9.0, 2.2, 0.1], [2.1, 2.3, 7.0, 7.0]])
+    target = np.array([[1, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0]], dtype=bool)
+    excluded = np.array([[0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 1, 1]], dtype=bool)
+    (nearest,) = matched_sets(target, excluded, amounts, draws=1, nearest=1)
+    assert np.argwhere(nearest).tolist() == [[0, 1], [0, 2], [1, 2], [1, 3]]
+    target[1:] = False
+    sets = matched_sets(target, excluded, amounts, draws=200, nearest=2)
+    assert (sets.sum(axis=(1, 2)) == 1).all()
+    assert sets[:, 0, 1].mean() == pytest.approx(0.5, abs=0.15)
+    assert sets[:, 0, 2].mean() == pytest.approx(0.5, abs=0.15)
+
+
+def test_a_seed_decides_the_draws():
+    nothing, target = np.zeros((3, 40), dtype=bool), np.arange(120).reshape(3, 40) % 10 == 0
+    amounts = np.arange(120.0).reshape(3, 40)
+    for draw in (
+        lambda seed: random_sets(nothing, 5, 3, seed),
+        lambda seed: matched_sets(target, nothing, amounts, 3, seed=seed),
+    ):
+        assert (draw(1) == draw(1)).all() and (draw(1) != draw(2)).any()
+        assert (draw(1)[0] != draw(1)[1]).any(), "each draw is another one"
+
+
 @pytest.mark.parametrize("kind", SHAPE)
 def test_activation_differences_do_not_cancel(tiny, pairs, kind):
     """Norms over every position and dimension; a signed mean of a head's would be 0."""
@@ -177,4 +202,5 @@ def test_areas_of_known_curves():
     assert area_under(shares) == pytest.approx(0.5)
     assert area_to_one(shares) == pytest.approx(0.5)
     assert area_to_one(1 + shares) == pytest.approx(0.5)
-    assert faithfulness(np.array([2.0]), np.array([1.0]), np.array([3.0])) == 0.5
+    assert faithfulness(np.array([1.5]), np.array([-1.0]), np.array([4.0])) == 0.5
+    assert faithfulness(np.array([0.5]), np.array([-1.0]), np.array([5.0])) == 0.25

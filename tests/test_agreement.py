@@ -70,6 +70,7 @@ def test_correlation_is_symmetric_and_blind_to_positive_scale_and_shift(seed, sc
         assert correlate(b, a).mean == pytest.approx(expected)
         assert correlate(scale * a + shift, b).mean == pytest.approx(expected)
         assert correlate(-a, b).mean == pytest.approx(-expected)
+    assert (np.abs(correlations(a, scale * a)) <= 1).all(), "rounding never shows"
 
 
 @given(seed=seeds, order=st.permutations(range(15)))
@@ -87,8 +88,14 @@ def test_torch_and_numpy_are_the_same():
 
 def test_a_seed_decides_the_interval():
     a, b = scores(0)
-    assert average_correlation(a, b, seed=1) == average_correlation(a, b, seed=1)
-    assert average_correlation(a, b, seed=1) != average_correlation(a, b, seed=2)
+    for measure, sides in [
+        (average_correlation, (a, b)),
+        (correlation_of_means, (a, b)),
+        (measure_overlap, (a > 0, b > 0)),
+    ]:
+        first, again, other = (measure(*sides, seed=seed) for seed in (1, 1, 2))
+        assert first == again != other
+        assert first.mean == other.mean
 
 
 def test_constant_prompts_have_no_r_and_are_left_out():
@@ -99,17 +106,25 @@ def test_constant_prompts_have_no_r_and_are_left_out():
     assert np.isnan(average_correlation(np.ones((2, 3)), np.ones((2, 3))).mean)
 
 
-def test_one_prompt_has_a_value_but_no_interval():
+def test_one_prompt_has_a_value_but_no_interval_and_two_have_one():
     a, b = scores(0, prompts=1)
     assert np.isfinite(average_correlation(a, b).mean)
     assert np.isnan(average_correlation(a, b).low)
     assert np.isnan(correlation_of_means(a, b).low)
+    a, b = scores(0, prompts=2)
+    for estimate in (
+        average_correlation(a, b),
+        correlation_of_means(a, b),
+        *split_halves(pearson, a, b),
+    ):
+        assert np.isfinite(estimate).all(), "two have one"
 
 
 def test_overlap_by_hand():
     a = [[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
     b = [[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
     assert measure_overlap(a, b).mean == pytest.approx((1 / 3 + 0 + 1) / 3)
+    assert measure_overlap(a[1:], a[1:]).mean == 1
 
 
 @given(seeds)
@@ -160,7 +175,8 @@ def test_concordance_and_slope_see_the_scale(seed, scale, shift):
 def test_constant_sides_are_defined():
     constant, other = np.ones((1, 4)), np.arange(4.0)[None]
     for statistic in (pearson, spearman, kendall):
-        assert np.isnan(statistic(constant, other)).all()
+        for sides in ((constant, other), (other, constant), (constant, constant)):
+            assert np.isnan(statistic(*sides)).all()
     assert np.isnan(slope(constant, other)).all()
     assert np.isnan(concordance(constant, constant)).all()
     assert concordance(constant, other) == 0
@@ -173,7 +189,12 @@ def test_overlap_at_k_by_hand():
     assert overlap_at(2)(a, b) == 0.5
     assert jaccard_at(2)(a, b) == pytest.approx(1 / 3)
     assert overlap_at(4)(a, b) == overlap_at(9)(a, b) == 1
-    assert top(np.zeros((1, 3)), 2).tolist() == [[True, True, False]], "the first of equal ones"
+    for tied in ([0.0, 0.0, 0.0, 0.0], [3.0, 1.0, -1.0, 1.0]):
+        assert top(np.array([tied]), 2).tolist() == [[True, True, False, False]], "the first ones"
+    many = np.random.default_rng(0).normal(size=(3, 1000))
+    for k in (1, 30, 999):
+        last = np.sort(np.abs(many), axis=1)[:, -k, None]
+        assert (top(many, k) == (np.abs(many) >= last)).all()
 
 
 @given(seed=seeds, k=st.integers(0, 15), scale=st.floats(1e-3, 1e3))
@@ -211,6 +232,47 @@ def test_split_halves_tell_noise_from_disagreement():
     assert (exact.first.mean, exact.across.mean) == (pytest.approx(1), pytest.approx(-1))
     with pytest.raises(ValueError, match="two prompts"):
         split_halves(pearson, a[:1], b[:1])
+
+
+def test_split_halves_never_share_a_prompt():
+    """A method and itself agree across halves as the method does, not perfectly."""
+    a, b = (side.reshape(40, -1) for side in scores(0, prompts=40, noise=3))
+    same, turned, both = (split_halves(pearson, *pair) for pair in ((a, a), (b, a), (a, b)))
+    assert same.across == same.first == same.second
+    assert (turned.first, turned.second) == (both.second, both.first)
+    assert both.across not in (both.first, both.second)
+    assert split_halves(pearson, a, b, seed=1) != both == split_halves(pearson, a, b)
+
+
+def test_a_splits_numbers_are_those_of_the_splits():
+    """Halves of five prompts have two and three; the statistics of 200 splits are given."""
+    sizes = []
+
+    def statistic(first, second):
+        sizes.append([np.round(side, 6) for side in (first, second)])
+        return np.arange(200.0) ** 2
+
+    found = split_halves(statistic, np.eye(5), np.eye(5))
+    squares = np.arange(200.0) ** 2
+    low, high = np.quantile(squares, (0.025, 0.975))
+    assert found.across == pytest.approx((squares.mean(), squares.std(ddof=1), low, high))
+    first, second = sizes[0]
+    assert set(first.ravel()) == {0, 0.5} and set(second.ravel()) == {0, 0.333333}
+    assert ((first > 0) ^ (second > 0)).all()
+    assert first.mean(axis=0) == pytest.approx(np.full(5, 1 / 5), abs=0.08)
+
+
+def test_intervals_are_as_wide_as_normal_ones_for_many_normal_prompts():
+    values = np.random.default_rng(0).normal(size=400)
+    error = values.std(ddof=1) / 20
+    estimate = mean_over_prompts(values)
+    assert estimate.mean - estimate.low == pytest.approx(1.96 * error, rel=0.08)
+    assert estimate.high - estimate.mean == pytest.approx(1.96 * error, rel=0.08)
+    of_one = of_means({"first": lambda a, b: a[:, 0]}, values[:, None], values[:, None])["first"]
+    assert of_one.mean == pytest.approx(estimate.mean) and of_one.sd == pytest.approx(
+        error, rel=0.08
+    )
+    assert of_one.low == pytest.approx(estimate.low, abs=0.2 * error)
 
 
 def test_intervals_of_r_of_the_means_cover_the_true_one():
@@ -251,5 +313,6 @@ def test_shapes_that_cannot_be_compared_are_named(a, b):
 
 
 def test_overlap_of_anything_but_masks_is_an_error():
-    with pytest.raises(ValueError, match="masks"):
-        measure_overlap(*scores(0))
+    for one in (scores(0)[0].reshape(6, 15), np.array([[1.0, 0.5]])):
+        with pytest.raises(ValueError, match="masks"):
+            measure_overlap(one > 0, one)

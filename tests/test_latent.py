@@ -1,3 +1,4 @@
+from itertools import permutations, product
 from math import ceil
 
 import numpy as np
@@ -110,6 +111,39 @@ def test_controls_are_nearest_in_the_own_layer_and_none_is_taken_twice():
     x_spread = np.sqrt(np.square(covariate - covariate.mean(axis=1, keepdims=True)).mean())
     assert found.balance["x"] == pytest.approx((0 - 0.9 + 1 - 3) / 2 / x_spread)
     assert np.isnan(found.low), "one prompt has no interval"
+
+
+@given(seed=st.integers(0, 99))
+def test_the_total_distance_to_the_controls_is_the_smallest(seed):
+    """Of two latent components and five others, in two covariates, among all assignments."""
+    random = np.random.default_rng(seed)
+    latent = np.array([[False, True, False, False, True, False, False]])
+    covariates = {name: random.normal(size=(1, 7)) for name in ("one", "two")}
+    outcome = random.normal(size=(1, 1, 7))
+    found = compare_with_controls(latent, outcome, covariates, controls=2)
+    points = np.stack([values[0] / values.std() for values in covariates.values()], axis=1)
+    apart = np.linalg.norm(points[[1, 4], None] - points[None], axis=2)
+    best = min(permutations([0, 2, 3, 5, 6], 4), key=lambda four: apart[[0, 0, 1, 1], four].sum())
+    rest = np.array(best).reshape(2, 2)
+    expected = (outcome[0, 0, [1, 4]] - outcome[0, 0, rest].mean(axis=1)).mean()
+    assert found.effect == pytest.approx(expected / outcome.std())
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_p_is_the_share_of_exchanges_that_differ_as_much(sign):
+    """Three layers with a latent component and one or two controls: all 12 exchanges by hand."""
+    latent = np.array([[True, False, False], [True, False, False], [True, False, False]])
+    outcome = sign * np.array([[3.0, 1.0, 0.5], [2.0, 0.0, np.nan], [1.0, 1.5, np.nan]])
+    sets = [row[np.isfinite(row)] for row in outcome]
+    differences = [[one - (row.sum() - one) / (len(row) - 1) for one in row] for row in sets]
+    totals = [sum(exchanged) for exchanged in product(*differences)]
+    observed = abs(totals[0])
+    exact = np.mean([abs(total) >= observed - 1e-9 for total in totals])
+    assert 0.1 < exact < 0.5
+    found = compare_with_controls(latent, outcome[None], {"x": np.zeros((3, 3))}, permutations=4000)
+    assert found.p == pytest.approx(exact, abs=0.03)
+    few = compare_with_controls(latent, outcome[None], {"x": np.zeros((3, 3))}, permutations=1)
+    assert few.p in (0.5, 1.0), "the data count as one of two"
 
 
 def test_a_layer_with_too_few_controls_leaves_latent_components_unmatched():
