@@ -22,16 +22,15 @@ def some_of(what: str, values: Any, allowed: Iterable[str]) -> None:
         one_of(what, value, allowed)
 
 
-def whole(what: str, value: Any, least: int) -> int:
-    """The value as a whole number of at least so much, or a ValueError."""
+def whole(what: str, value: Any, least: int | None = None) -> int:
+    """The value as a whole number, of at least so much, or a ValueError."""
+    bound = "" if least is None else f" of at least {least}"
     try:
-        number = index(value)
+        number = None if isinstance(value, bool) else index(value)
     except TypeError:
-        number = least - 1
-    if isinstance(value, bool) or number < least:
-        raise ValueError(
-            f"{what}={value!r} was given: expected a whole number of at least {least}."
-        )
+        number = None
+    if number is None or (least is not None and number < least):
+        raise ValueError(f"{what}={value!r} was given: expected a whole number{bound}.")
     return number
 
 

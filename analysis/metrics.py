@@ -207,5 +207,11 @@ class Readout:
 
 
 def name_of(metric: Metric) -> str:
-    """What a metric is called."""
+    """What a metric is called.
+
+    Examples:
+        >>> from analysis.metrics import name_of, prob_diff
+        >>> name_of(prob_diff)
+        'prob_diff'
+    """
     return getattr(metric, "__name__", type(metric).__name__)

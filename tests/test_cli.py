@@ -121,4 +121,4 @@ def test_a_process_ends_in_one_sentence_without_a_traceback():
     )
     assert ran.returncode == 1
     assert "Traceback" not in ran.stderr
-    assert ran.stderr.strip().splitlines()[-1].startswith("analysis: ioi: n=0")
+    assert ran.stderr.strip().splitlines()[-1].startswith("analysis: n=0")

@@ -12,12 +12,11 @@ from conftest import save_random_model, saved
 from safetensors.torch import load_file, save_file
 from transformers import (
     BertConfig,
-    MambaConfig,
     OPTConfig,
     XLNetConfig,
 )
 
-from analysis import activation_patching, load_model, load_task, paths
+from analysis import load_model, paths
 from analysis.models import (
     available_testbeds,
     fingerprint,
@@ -258,21 +257,19 @@ def test_buffers_that_older_versions_saved_are_no_unknown_weights(copied, tiny):
 
 
 def test_what_the_bridge_does_not_run_is_one_sentence(tmp_path):
-    """Its own errors are of many types."""
-    small = {"vocab_size": 3328, "hidden_size": 16, "num_hidden_layers": 1}
+    """Its own errors are of many types; `tests/architectures.py` has more of them."""
     after = OPTConfig(
-        **small,
-        ffn_dim=16,
+        vocab_size=3328,
+        hidden_size=16,
+        num_hidden_layers=1,
+        ffn_dim=24,
         num_attention_heads=2,
         word_embed_proj_dim=16,
         do_layer_norm_before=False,
     )
-    architectures = {"OPTForCausalLM": after, "MambaForCausalLM": MambaConfig(**small)}
-    for name, config in architectures.items():
-        with pytest.raises(ValueError, match=f"bridge.*{name}") as raised:
-            model = load_model(saved(config, tmp_path / name))
-            activation_patching(model, load_task("ioi", model, n=1))
-        assert "\n" not in str(raised.value)
+    with pytest.raises(ValueError, match="bridge.*OPTForCausalLM") as raised:
+        load_model(saved(after, tmp_path))
+    assert "\n" not in str(raised.value)
 
 
 def test_the_bridge_is_compared_with_what_transformers_computes(tiny_directory, monkeypatch):

@@ -179,7 +179,7 @@ def random_model(
         configuration(
             vocab_size=len(tokenizer) + spare,
             hidden_size=16,
-            intermediate_size=16,
+            intermediate_size=24,  # the bridge takes square weights for transposed ones
             num_hidden_layers=1,
             num_attention_heads=2,
             num_key_value_heads=2,

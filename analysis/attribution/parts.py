@@ -241,10 +241,10 @@ def _check_run(pairs: PromptPairs, places: list[int], run: BaseRun, readout: Rea
     for what, values in (("logits are", run.logits), (f"{pairs.metric} is", metric[:, None])):
         finite = torch.isfinite(values).all(dim=-1).tolist()
         if not all(finite):
-            prompt = pairs.clean[places[finite.index(False)]]
+            place = places[finite.index(False)]
             raise ValueError(
-                f"{pairs.task}: the model's {what} NaN or infinite on the prompt {prompt!r} or its "
-                "corruption: check the model's weights and the metric."
+                f"{pairs.task}: the model's {what} NaN or infinite on prompt {place} or its "
+                f"corruption ({pairs.clean[place]!r}): check the model's weights and the metric."
             )
     first = Readout(readout.metric, readout.labels[:1]).of_vocabulary(run.logits[:1])
     if not torch.isclose(first[0], metric[0], rtol=1e-3, atol=1e-5):

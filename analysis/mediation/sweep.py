@@ -74,7 +74,7 @@ def component_effects(
     settings = [kind, targets, direction, strongest, sampled, seed, memory]
     with engine(model, pairs) as forward:
         finished = checkpoints_of(checkpoints, model, pairs, "effects", *settings)
-        drawn = _draw(forward, sampled, seed)
+        drawn = _draw(forward, (kind, *targets), sampled, seed)
         collectors = {
             target: Collector(forward, len(pairs), (kind, target), strongest, drawn)
             for target in targets
@@ -177,13 +177,16 @@ def head_effects(
     return everything[MEASURES.index("norm")]
 
 
-def _draw(forward: Forward, sampled: int, seed: int) -> dict[str, Int[Tensor, " sampled"]]:
-    random = torch.Generator().manual_seed(seed)
-    counts = {kind: forward.layers * forward.components(kind) for kind in KINDS}
-    return {
-        kind: torch.randperm(count, generator=random)[:sampled].sort().values
-        for kind, count in counts.items()
-    }
+def _draw(
+    forward: Forward, kinds: tuple[str, ...], sampled: int, seed: int
+) -> dict[str, Int[Tensor, " sampled"]]:
+    """Some components of each kind; a model may lack the others."""
+    drawn = {}
+    for kind in kinds:
+        random = torch.Generator().manual_seed(seed)
+        count = forward.layers * forward.components(kind)
+        drawn[kind] = torch.randperm(count, generator=random)[:sampled].sort().values
+    return drawn
 
 
 def _parts(

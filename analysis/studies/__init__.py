@@ -11,7 +11,9 @@ import os
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from analysis.models import load_model, load_untrained
+from analysis import paths
+from analysis.models import available_testbeds, load_model, load_untrained
+from analysis.sources import find
 
 # What stands for a model's name where an untrained network of the record's shape is meant.
 UNTRAINED = "untrained"
@@ -56,7 +58,7 @@ def testbed_notice() -> str:
         All numbers on this page are of the model `testbed`
     """
     name = model_name()
-    if not name.startswith("testbed"):
+    if not is_testbed(name):
         return f"All numbers on this page are of the model `{name}`."
     return (
         f"All numbers on this page are of the model `{name}`, a small model that this project "
@@ -73,6 +75,17 @@ def model_name() -> str:
         'testbed'
     """
     return os.environ.get("ANALYSIS_MODEL", "testbed")
+
+
+def is_testbed(name: str) -> bool:
+    """Whether a name is of a model that ships with the project, and not of a directory here.
+
+    Examples:
+        >>> from analysis.studies import is_testbed
+        >>> is_testbed("testbed-2"), is_testbed("gpt2-small")
+        (True, False)
+    """
+    return name in available_testbeds() and find(name).place == paths.MODELS / name
 
 
 _trained, _untrained = functools.cache(load_model), functools.cache(load_untrained)

@@ -10,7 +10,7 @@ from analysis.attribution import Scores, activation_patching, integrated_gradien
 from analysis.attribution.parts import DIRECTIONS
 from analysis.forward import KINDS
 from analysis.models import available_testbeds
-from analysis.studies import UNTRAINED, loaded, model_name
+from analysis.studies import UNTRAINED, is_testbed, loaded, model_name
 from analysis.studies.cache import cached_frame, cached_scores
 from analysis.studies.comparison import wide
 from analysis.tasks import TASKS, load_task
@@ -52,7 +52,7 @@ class AcrossModels:
 def models_compared() -> list[str]:
     """Every testbed if the report is about one, else the model of record; and the control."""
     name = model_name()
-    return [*(available_testbeds() if name.startswith("testbed") else [name]), UNTRAINED]
+    return [*(available_testbeds() if is_testbed(name) else [name]), UNTRAINED]
 
 
 def across_models(

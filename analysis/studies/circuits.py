@@ -15,7 +15,6 @@ from transformer_lens.model_bridge import TransformerBridge
 from analysis.ablation import MIB_SHARES, area_to_one, area_under, faithfulness, largest
 from analysis.agreement import Estimate
 from analysis.forward import KINDS
-from analysis.models import fingerprint
 from analysis.studies.aligned_baselines import PROMPTS
 from analysis.studies.cache import cached_frame
 from analysis.studies.comparison import ABOVE, BELOW, wide
@@ -65,12 +64,11 @@ def circuits(
     tasks: tuple[str, ...] = tuple(TASKS),
 ) -> Circuits:
     """Curves and areas of every task in both directions."""
-    weights = fingerprint(model)
     kept = [
         cached_frame(
             f"kept-{ranking.ap.task}-{ranking.ap.direction}",
             lambda ranking=ranking: _kept(ranking, seed),
-            *(weights, ranking.pairs.fingerprint(), ranking.ap, ranking.ig, seed),
+            *(model, ranking.pairs, ranking.ap, ranking.ig, seed),
         )
         for ranking in rankings(model, tasks, n, seed, progress)
     ]

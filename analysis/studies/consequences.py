@@ -12,7 +12,6 @@ from analysis.ablation import Exclusive, largest, matched_sets, random_sets
 from analysis.agreement import mean_over_prompts
 from analysis.attribution.parts import FEWEST_FOR_A_MEAN
 from analysis.forward import KINDS
-from analysis.models import fingerprint
 from analysis.studies.aligned_baselines import PROMPTS
 from analysis.studies.cache import cached_frame
 from analysis.studies.comparison import ABOVE, BELOW, wide
@@ -138,13 +137,12 @@ def consequences(
     tasks: tuple[str, ...] = tuple(TASKS),
 ) -> Consequences:
     """All sets of every task in both directions; the scores are those of the aligned baselines."""
-    weights = fingerprint(model)
     return Consequences(
         pl.concat(
             cached_frame(
                 f"sets-{ranking.ap.task}-{ranking.ap.direction}",
                 lambda ranking=ranking: _sets(ranking, seed),
-                *(weights, ranking.pairs.fingerprint(), ranking.ap, ranking.ig, seed),
+                *(model, ranking.pairs, ranking.ap, ranking.ig, seed),
             )
             for ranking in rankings(model, tasks, n, seed, progress)
         )

@@ -14,9 +14,9 @@ from multiprocessing import get_context
 import polars as pl
 import torch
 from tqdm import tqdm
+from transformer_lens.model_bridge import TransformerBridge
 
-from analysis.models import fingerprint
-from analysis.studies import UNTRAINED, model_name, model_of_record
+from analysis.studies import UNTRAINED, is_testbed, model_name, model_of_record
 from analysis.studies.across_models import across_models, models_compared
 from analysis.studies.aligned_baselines import PROMPTS, aligned_baselines
 from analysis.studies.baselines import baselines
@@ -79,8 +79,8 @@ def seconds_taken(n: int = PROMPTS, seed: int = 0) -> pl.DataFrame:
     return pl.DataFrame(schema=_COLUMNS) if kept is None else kept
 
 
-def _key(n: int, seed: int) -> tuple[str, int, int]:
-    return fingerprint(model_of_record()), n, seed
+def _key(n: int, seed: int) -> tuple[TransformerBridge, int, int]:
+    return model_of_record(), n, seed
 
 
 def _in_turn(jobs: dict[Job, int]) -> list[Record]:
@@ -151,4 +151,4 @@ def _timed(study: Callable, about: str, compute: Callable) -> Record:
 
 
 def _as_many_as_cores() -> int:
-    return min(os.cpu_count() or 1, 4) if model_name().startswith("testbed") else 1
+    return min(os.cpu_count() or 1, 4) if is_testbed(model_name()) else 1

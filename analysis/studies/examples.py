@@ -12,12 +12,6 @@ def examples(model: TransformerBridge, seed: int = 0) -> pl.DataFrame:
     """Each task's first prompt pair: task, clean, corrupted, right, wrong.
 
     Answers are decoded from the ids that are scored, so that ids of another tokenizer would show.
-
-    Examples:
-        >>> from analysis import load_model
-        >>> from analysis.studies.examples import examples
-        >>> examples(load_model("testbed")).select("task", "right", "wrong").row(0)
-        ('ioi', "' Rose'", "' Richard'")
     """
     rows = []
     for task in TASKS:

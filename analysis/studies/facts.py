@@ -176,7 +176,7 @@ def _whole_stream(model: TransformerBridge, pairs: PromptPairs) -> float:
 
 
 def _no_change(model: TransformerBridge, pairs: PromptPairs) -> float:
-    same = replace(pairs, corrupted_tokens=pairs.clean_tokens)
+    same = replace(pairs, corrupted=pairs.clean, corrupted_tokens=pairs.clean_tokens)
     methods = (activation_patching, integrated_gradients)
     return max(_largest(method(model, same, kinds=("heads",)).heads) for method in methods)
 

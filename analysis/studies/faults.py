@@ -45,9 +45,13 @@ class Run:
 
 
 def right_padded(model: TransformerBridge, pairs: PromptPairs) -> PromptPairs:
-    """The pairs as `to_tokens` makes them of a list: one length, read at its end."""
+    """The pairs as `to_tokens` makes them of a list: one length, read at its end.
+
+    Without texts: these are not the tokens that any text has.
+    """
     clean, corrupted = (model.to_tokens(side).cpu() for side in (pairs.clean, pairs.corrupted))
-    return replace(pairs, clean_tokens=list(clean), corrupted_tokens=list(corrupted))
+    tokens = {"clean_tokens": list(clean), "corrupted_tokens": list(corrupted)}
+    return replace(pairs, clean=[""] * len(pairs), corrupted=[""] * len(pairs), **tokens)
 
 
 @torch.no_grad()

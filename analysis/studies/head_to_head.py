@@ -8,7 +8,6 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.mediation import MEASURES, REACHED, dense_effects
 from analysis.metrics import logit_diff
-from analysis.models import fingerprint
 from analysis.studies import faults
 from analysis.studies.cache import cached_frame
 from analysis.studies.faults import ANSWERS, EXAMPLE
@@ -93,13 +92,12 @@ def head_to_head(
     tasks: tuple[str, ...] = tuple(TASKS),
 ) -> HeadToHead:
     """The worked example, and n prompts of each task."""
-    weights = fingerprint(model)
 
     def changes(pairs: PromptPairs) -> pl.DataFrame:
         return cached_frame(
             f"heads-{pairs.task}",
             lambda: head_changes(model, pairs, progress),
-            *(weights, pairs.fingerprint()),
+            *(model, pairs),
         )
 
     return HeadToHead(

@@ -21,7 +21,6 @@ from analysis.attribution.parts import DIRECTIONS
 from analysis.forward import KINDS
 from analysis.latent import compare_with_controls, latent_components, log_covariates
 from analysis.mediation import MEASURES, Effects, component_effects
-from analysis.models import fingerprint
 from analysis.studies import UNTRAINED, loaded
 from analysis.studies.across_models import PROMPTS, models_compared
 from analysis.studies.cache import cached_frame, cached_scores
@@ -208,7 +207,7 @@ def _of_task(
 ) -> pl.DataFrame:
     """One model's tests on one task."""
     pairs = load_task(task, model, n=n, seed=seed)
-    facts = fingerprint(model), pairs.fingerprint()
+    facts = model, pairs
     scores = {
         (name, direction): cached_scores(
             method, model, pairs, direction=direction, progress=progress

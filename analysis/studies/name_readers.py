@@ -21,7 +21,6 @@ from analysis.attribution import Scores, activation_patching
 from analysis.forward import KINDS
 from analysis.mediation import Component, mediate
 from analysis.mediation.metric import Link
-from analysis.models import fingerprint
 from analysis.studies.aligned_baselines import PROMPTS
 from analysis.studies.cache import cached_frame, cached_scores
 from analysis.studies.comparison import wide
@@ -111,7 +110,7 @@ def name_readers(
     pairs = load_task(TASK, model, n=n, seed=seed)
     ap = cached_scores(activation_patching, model, pairs, direction="noising", progress=progress)
     few = pairs.select(range(min(MEDIATED, len(pairs))))
-    facts = fingerprint(model), few.fingerprint(), ap
+    facts = model, few, ap
     heads = cached_frame("name-readers", lambda: rank_heads(model, few, ap), *facts)
     links = links_to(mediators(heads), ap)
     total = float(ap.total.mean())

@@ -10,7 +10,6 @@ import polars as pl
 from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.attribution import activation_patching, integrated_gradients
-from analysis.models import fingerprint
 from analysis.studies import faults
 from analysis.studies.aligned_baselines import PROMPTS
 from analysis.studies.cache import cached_frame, cached_scores
@@ -43,7 +42,6 @@ def original(
     model: TransformerBridge, n: int = PROMPTS, seed: int = 0, progress: bool | None = None
 ) -> Original:
     """Every fault on n prompts a task; the scores are those of the aligned baselines."""
-    weights = fingerprint(model)
     runs = [_run(model, task, n, seed, progress) for task in TASKS]
     by_task = {run.pairs.task: run for run in runs}
     ioi = by_task["ioi"]
@@ -54,7 +52,7 @@ def original(
             cached_frame(
                 f"{name}-{run.pairs.task}",
                 lambda run=run: fault(model, run),
-                *(weights, run.pairs.fingerprint(), run.ap, run.ig),
+                *(model, run.pairs, run.ap, run.ig),
             )
             for run in runs
         )

@@ -112,7 +112,9 @@ REPRODUCED = pl.DataFrame(
 
 # The tests that fail when a fault comes back.
 GUARDS: dict[str, tuple[str, ...]] = {
-    "padding": ("tests/attribution/test_invariances.py::test_order_and_company_change_nothing",),
+    "padding": (
+        "tests/attribution/test_invariances.py::test_the_order_and_the_other_prompts_change_nothing",
+    ),
     "denominator": ("tests/attribution/test_scores.py::test_no_prompt_can_flip_normalised_scores",),
     "mean for sum": ("tests/attribution/test_parity.py::test_testbed_completeness",),
     "data set": ("tests/studies/test_studies.py::test_frames_hold_the_methods_scores",),

@@ -15,7 +15,6 @@ from analysis.agreement import pearson, spearman
 from analysis.attribution import Scores, activation_patching, integrated_gradients
 from analysis.attribution.quadrature import RULES
 from analysis.forward import KINDS
-from analysis.models import fingerprint
 from analysis.studies.cache import cached_frame, cached_scores
 from analysis.tasks import TASKS, PromptPairs, load_task
 
@@ -129,7 +128,7 @@ def steps(
             cached_frame(
                 f"attention-{task}",
                 lambda pairs=pairs: attention_moved(model, pairs),
-                *(fingerprint(model), pairs.fingerprint()),
+                *(model, pairs),
             )
         )
     return Steps(pl.concat(gaps), pl.concat(attention), pl.concat(few))

@@ -8,9 +8,11 @@ from random import Random
 
 from transformer_lens.model_bridge import TransformerBridge
 
+from analysis.checks import one_of, whole
+from analysis.ordinary import ordinary
 from analysis.tasks.csv_import import read_csv
 from analysis.tasks.example import Example, Task
-from analysis.tasks.pairs import PromptPairs, build_pairs, whole_number
+from analysis.tasks.pairs import PromptPairs, build_pairs
 from analysis.tasks.split import SPLITS
 
 __all__ = ["TASKS", "Example", "PromptPairs", "Task", "available_tasks", "load_task"]
@@ -76,20 +78,17 @@ def load_task(
             f"{name_or_path!r} is not a task: give a task's name or a CSV file's path."
         )
     path, tasks = Path(name_or_path), available_tasks()
-    if path.suffix.lower() == ".csv":
-        return read_csv(path, model, n)
-    if str(name_or_path) not in tasks and os.path.exists(path):
-        raise ValueError(f"{path} does not end in .csv: give a task's name or a CSV file's path.")
-    task = _choose("task", str(name_or_path), tasks, hint=" or the path of a .csv file")
-    _choose("split", split, dict.fromkeys(SPLITS))
-    _choose(f"corruption for {task.name}", corruption, dict.fromkeys(task.corruptions))
-    random = Random(f"{task.name}/{whole_number('seed', seed)}")
-    candidates = task.examples(random, split, corruption)
-    return build_pairs(task.name, task.metric, candidates, model, n, task.first_token)
-
-
-def _choose(what: str, name: str, choices: dict, hint: str = ""):
-    if name not in list(choices):
-        expected = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"There is no {what} {name!r}: expected one of {expected}{hint}.")
-    return choices[name]
+    with ordinary():
+        if path.suffix.lower() == ".csv":
+            return read_csv(path, model, n)
+        if str(name_or_path) not in tasks and os.path.exists(path):
+            raise ValueError(
+                f"{path} does not end in .csv: give a task's name or a CSV file's path."
+            )
+        one_of("task", str(name_or_path), tasks, hint=" or the path of a .csv file")
+        task = tasks[str(name_or_path)]
+        one_of("split", split, SPLITS)
+        one_of(f"corruption for {task.name}", corruption, task.corruptions)
+        random = Random(f"{task.name}/{whole('seed', seed)}")
+        candidates = task.examples(random, split, corruption)
+        return build_pairs(task.name, task.metric, candidates, model, n, task.first_token)

@@ -1,11 +1,8 @@
 """Prompt pairs as tokens: what a tokenizer allows of a task's examples."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
-from operator import index
 from reprlib import Repr
 from typing import Any, TypeAlias
 
@@ -14,7 +11,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from analysis.metrics import Labels, Metric
+from analysis.checks import whole
+from analysis.identity import hash_of, identify
+from analysis.metrics import Labels, Metric, name_of
 from analysis.tasks.example import Example
 from analysis.tasks.reading import Pair, Reader, first_usable
 from analysis.tasks.vocabulary import Vocabulary
@@ -68,8 +67,7 @@ class PromptPairs:
     def __repr__(self) -> str:
         short = Repr()
         short.maxstring, short.maxtuple = 120, 4
-        metric = getattr(self.metric, "__name__", repr(self.metric))
-        head = f"task={self.task!r}, metric={metric}, prompts={len(self)}"
+        head = f"task={self.task!r}, metric={name_of(self.metric)}, prompts={len(self)}"
         some = self.select(range(min(len(self), _SHOWN)))
         pairs = [
             f"  clean={short.repr(clean)}\n  corrupted={short.repr(corrupted)}\n"
@@ -121,8 +119,7 @@ class PromptPairs:
         """A hash of what scores depend on: the tokens, the labels and the metric."""
         tokens = [side.tolist() for side in (*self.clean_tokens, *self.corrupted_tokens)]
         labels = [self.labels.tokens.tolist(), self.labels.signs.tolist()]
-        text = json.dumps([tokens, labels, self.metric.__name__])
-        return sha256(text.encode()).hexdigest()[:16]
+        return hash_of([tokens, labels, identify(self.metric)])
 
     def groups(self) -> Iterator[list[int]]:
         """The places of the prompts of each length, shortest first."""
@@ -192,8 +189,8 @@ def build_pairs(
         >>> len(pairs), pairs.left_out
         (1, {'the clean and the corrupted prompt differ in their number of tokens': 1})
     """
-    if n is not None and (n := whole_number("n", n)) < 1:
-        raise ValueError(f"{name}: n={n} prompts were asked for, n must be at least 1.")
+    if n is not None:
+        n = whole("n", n, least=1)
     usable: dict[Any, Pair] = {}
     left_out: Counter[str] = Counter()
     reader = Reader(model, first_token, getattr(metric, "compares", False))
@@ -209,26 +206,6 @@ def build_pairs(
             usable[pair.key] = pair
     _check_count(name, n, len(usable), left_out)
     return _as_tensors(name, metric, list(usable.values()), reader.vocabulary, dict(left_out))
-
-
-def whole_number(name: str, value: Any) -> int:
-    """`value` as an int.
-
-    Raises:
-        ValueError: where it is not a whole number.
-
-    Examples:
-        >>> from analysis.tasks.pairs import whole_number
-        >>> whole_number("n", 1.5)
-        Traceback (most recent call last):
-        ValueError: n must be a whole number, not 1.5.
-    """
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return index(value)
-    except TypeError:
-        raise ValueError(f"{name} must be a whole number, not {value!r}.") from None
 
 
 def _as_tensors(

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from conftest import saved
@@ -18,9 +19,11 @@ COMPUTE = {
     "AP": lambda model, pairs: activation_patching(model, pairs, kinds=("heads",)).heads,
     "IG": lambda model, pairs: integrated_gradients(model, pairs, steps=3).neurons,
     "ablation": lambda model, pairs: multi_ablated_performance(
-        model, pairs, torch.ones(1, model.cfg.n_layers, 4, dtype=torch.bool).numpy(), "heads"
+        model, pairs, np.ones((1, model.cfg.n_layers, 4), dtype=bool), "heads"
     ),
-    "differences": lambda model, pairs: torch.tensor(activation_differences(model, pairs, "heads")),
+    "differences": lambda model, pairs: torch.from_numpy(
+        activation_differences(model, pairs, "heads")
+    ),
     "effects": lambda model, pairs: (
         component_effects(model, pairs, "heads", ("heads",))["heads"].by_source
     ),

@@ -331,6 +331,14 @@ def test_areas_of_two_methods_are_compared_on_the_same_resamples():
     assert difference == pytest.approx(np.trapezoid(0.2 * shares * (1 - shares), shares))
 
 
+def test_a_seed_decides_the_intervals_of_areas_alone():
+    first, second = (circuit._areas(kept_alone(10), seed) for seed in (0, 1))
+    assert first.equals(circuit._areas(kept_alone(10), 0))
+    assert first["mean"].equals(second["mean"])
+    ig = pl.col("method") == "IG"
+    assert (first.filter(ig)["low"] != second.filter(ig)["low"]).all()
+
+
 def test_one_tested_prompt_decides_for_no_circuit():
     areas = circuit._areas(kept_alone(1), 0)
     assert areas["low"].is_nan().all() and areas["mean"].is_finite().all()

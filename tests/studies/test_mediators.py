@@ -91,7 +91,11 @@ def test_changes_are_means_over_prompts_of_later_heads(heads, tiny, pairs):
 
 
 def test_undefined_prompts_are_left_out_of_a_mean(tiny, pairs):
-    same = replace(pairs, corrupted_tokens=[*pairs.corrupted_tokens[:2], pairs.clean_tokens[2]])
+    same = replace(
+        pairs,
+        corrupted=[*pairs.corrupted[:2], pairs.clean[2]],
+        corrupted_tokens=[*pairs.corrupted_tokens[:2], pairs.clean_tokens[2]],
+    )
     both = head_changes(tiny, pairs.select([0, 1]))
     assert pair(head_changes(tiny, same), 0, 1, 1, 2)["relative"] == pytest.approx(
         pair(both, 0, 1, 1, 2)["relative"]
