@@ -151,17 +151,19 @@ def test_reductions_are_those_of_all_pairs(dense, reduced, sides, nearest, measu
 
 
 def made_up(sides: tuple[str, str]) -> tuple[torch.Tensor, Effects]:
-    """All pairs of two sources and five targets in each of three layers, and their reduction."""
+    """All pairs of two sources and three targets in each of three layers, and their reduction."""
     random = torch.Generator().manual_seed(0)
     layers = torch.arange(3)
     later = (layers - layers[:, None] >= int(sides != ("heads", "neurons"))).float()
-    dense = torch.rand(4, 2, 3, 2, 3, 5, generator=random) * later[:, None, :, None]
+    dense = torch.rand(4, 2, 3, 2, 3, 3, generator=random) * later[:, None, :, None]
     dense[1] *= 0.1
     dense[2] -= 0.5 * later[:, None, :, None]
     dense[3] = (dense[1] > 0.05).float()
-    defined = torch.rand(2, 3, 5, generator=random) < 0.7
+    defined = (
+        torch.tensor([[[1, 0, 1], [0, 1, 0], [1, 1, 0]], [[0, 0, 0], [1, 1, 1], [0, 0, 1]]]) > 0
+    )
     dense[1:] *= defined[:, None, None]
-    none = Strongest.none(2, 3, 5, 0)
+    none = Strongest.none(2, 3, 3, 0)
     nothing = torch.zeros(0, dtype=torch.long)
     effects = Effects(
         *sides,
@@ -199,8 +201,9 @@ def test_means_leave_undefined_targets_out(sides, nearest, measure):
         torch.testing.assert_close(found, together(values, dim=axes), equal_nan=True)
 
 
-def test_a_way_too_short_to_measure_by_is_undefined_and_counted(tiny, pairs):
-    """Two of a layer's neurons move 1e-5 and 1e-3 of what the layer's others move."""
+@pytest.mark.parametrize("scale", [0.1, 20])
+def test_a_way_too_short_to_measure_by_is_undefined_and_counted(tiny, pairs, scale):
+    """Just below and above 1e-4 of what the layer's others move; one of them moves far."""
     forward = forward_of(tiny)
     part = next(split_into_parts(forward, pairs, "noising", "source", 2**29))
     place = ("neurons", 1)
@@ -208,13 +211,15 @@ def test_a_way_too_short_to_measure_by_is_undefined_and_counted(tiny, pairs):
     way = source - base
     lengths = way.norm(dim=(1, 3), keepdim=True)
     factors = torch.ones(128)
-    factors[:2] = torch.tensor([1e-5, 1e-3])
-    short = way / lengths * lengths.median() * factors[:, None]
+    factors[:3] = torch.tensor([0.8e-4, 1.25e-4, 1e4])
+    short = way / lengths * scale * factors[:, None]
     other = replace(part.source, activations=part.source.activations | {place: base + short})
     target = target_of(replace(part, source=other), place, None)
     assert not target.defined[:, 0].any() and target.defined[:, 1:].all()
     moved = target.measure(source[None], torch.ones(1, len(base), dtype=torch.bool))
     assert (moved[0] > 0).all() and (moved[1:3, :, :, 0] == 0).all()
+    still = target.measure(source[None], torch.zeros(1, len(base), dtype=torch.bool))
+    assert (still == 0).all(), "a source that does not change changes nothing"
 
 
 @pytest.mark.parametrize("sides", SIDES)
@@ -262,6 +267,12 @@ def test_sampled_pairs_are_those_of_all_pairs(tiny, pairs, dense):
         whole = dense["neurons", target].flatten(4).flatten(2, 3)
         expected = whole[:, :, rows][..., columns]
         torch.testing.assert_close(effects.block, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
+    first, again, other = (
+        component_effects(tiny, pairs, "heads", ("neurons",), sampled=9, seed=seed)["neurons"]
+        for seed in (3, 3, 4)
+    )
+    assert torch.equal(first.sampled_targets, again.sampled_targets)
+    assert not torch.equal(first.sampled_targets, other.sampled_targets)
 
 
 def same(one, other, **tolerance) -> None:
