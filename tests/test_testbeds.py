@@ -73,13 +73,15 @@ def test_a_card_summarises_made_up_runs():
     """Three layers of two heads; head 2.0 does most, against the total effect of -4 on average."""
     quiet = [[0.1, 0.2], [0.0, -0.3], [2.5, 0.1]]
     loud = [[0.1, 0.2], [0.0, -0.3], [0.5, -2.0]]
-    runs = made_up([quiet, loud, quiet], base=[2.0, -1.0, 3.0], source=[-1.0, -4.0, -3.0])
-    assert card._largest_head(runs) == {"layer": 2, "head": 0, "share": 0.4583}
-    assert card._summary(runs, torch.tensor([True, True, False])) == {
-        "prompts": 2,
-        "accuracy": 0.5,
-        "clean": 0.5,
-        "corrupted": -2.5,
+    runs = made_up(
+        [quiet, loud, quiet, quiet], base=[2.0, -1.0, 3.0, 5.0], source=[-1.0, -4.0, -3.0, 1.0]
+    )
+    assert card._largest_head(runs) == {"layer": 2, "head": 0, "share": 0.5}
+    assert card._summary(runs, torch.tensor([True, True, True, False])) == {
+        "prompts": 3,
+        "accuracy": 0.6667,
+        "clean": 1.3333,
+        "corrupted": -2.6667,
     }
 
 
