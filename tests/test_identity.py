@@ -1,6 +1,9 @@
 """What a function computes decides its identity: neither its name nor where it stands does."""
 
-from functools import partial
+import sys
+from functools import partial, wraps
+from inspect import unwrap
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis import activation_patching, identity, integrated_gradients
 from analysis.identity import identify
 from analysis.metrics import LabelMetric, logit_diff, prob_diff
 
@@ -89,9 +93,90 @@ def test_what_a_label_metric_needs_is_part_of_it():
     assert len({identify(LabelMetric(same, normalised=value)) for value in (True, False)}) == 2
 
 
-def test_the_librarys_metrics_go_by_their_names():
-    """So that results are found by other versions of Python."""
+def test_a_metric_of_the_library_is_its_source_without_its_words(tmp_path, monkeypatch):
+    """The same on every version of Python, and another one when it is edited in its place."""
+    monkeypatch.setattr(identity, "_HERE", str(tmp_path))
+
+    def written_as(text: str) -> str:
+        path = tmp_path / f"metrics_{len(list(tmp_path.iterdir()))}.py"
+        path.write_text(text)
+        names = {"__name__": "analysis.extra"}
+        exec(compile(text, path, "exec"), names)
+        return identify(names["metric"])
+
+    before = "from analysis.metrics import LabelMetric\n\n\n"
+    for head in (before + "@LabelMetric\n", before):
+        text = head + 'def metric(values, labels):\n    """One."""\n    return values.sum(-1)\n'
+        assert written_as(text) == written_as(text.replace("One", "Another"))
+        assert written_as(text) != written_as(text.replace("sum", "mean"))
     assert identify(logit_diff) == identify(logit_diff) != identify(prob_diff)
+
+
+def test_a_wrapper_that_took_anothers_name_is_not_that_other():
+    @wraps(prob_diff)
+    def doubled(logits, labels):
+        return 2 * prob_diff(logits, labels)
+
+    @wraps(prob_diff)
+    def tripled(logits, labels):
+        return 3 * prob_diff(logits, labels)
+
+    assert len({identify(metric) for metric in (prob_diff, doubled, tripled)}) == 3
+
+
+def test_a_decorated_function_is_what_is_decorated():
+    one, other = (torch.no_grad()(written(text)) for text in TEXTS[:2])
+    assert identify(one) == identify(torch.no_grad()(written(TEXTS[0]))) != identify(other)
+
+
+def test_checking_shapes_while_tests_run_changes_no_key():
+    """Tests find what was kept without it."""
+    for function in (activation_patching, prob_diff.of_columns):
+        assert unwrap(function) is not function
+        assert identify(function) == identify(unwrap(function))
+
+
+def test_a_method_of_the_library_goes_by_its_name():
+    """`ALGORITHM` stands for its numbers."""
+    assert identify(activation_patching) != identify(integrated_gradients)
+
+
+def test_a_number_in_a_module_of_the_users_is_part_of_it():
+    def reading(scale: float):
+        settings = ModuleType("settings")
+        settings.SCALE = scale
+        names = {"settings": settings}
+        exec("def metric(logits, labels):\n    return logits[:, 0] * settings.SCALE", names)
+        return names["metric"]
+
+    assert identify(reading(1)) == identify(reading(1)) != identify(reading(2))
+
+
+def test_a_class_of_a_session_without_a_file_is_its_code(monkeypatch):
+    """As in a notebook or a console."""
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+
+    def of(number: int):
+        names = {"__name__": "__main__"}
+        exec(
+            f"class Metric:\n    def __call__(self, logits, labels):\n        return {number}",
+            names,
+        )
+        return names["Metric"]()
+
+    assert identify(of(1)) == identify(of(1)) != identify(of(2))
+
+
+def test_an_installed_package_goes_by_name_and_version(monkeypatch):
+    from scipy.special import logsumexp
+
+    def metric(logits, labels, normaliser=logsumexp):
+        return normaliser(logits, axis=-1)
+
+    before = identify(metric)
+    assert identify(metric) == before
+    monkeypatch.setattr(identity, "_version", lambda root: "another")
+    assert identify(metric) != before
 
 
 def test_functions_that_call_themselves_end():

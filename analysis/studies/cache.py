@@ -9,7 +9,6 @@ A file is written whole or not at all; one that cannot be read is computed again
 cannot be written costs a warning, never the result.
 """
 
-import ast
 import json
 import os
 import re
@@ -31,7 +30,7 @@ from transformer_lens.model_bridge import TransformerBridge
 import analysis
 from analysis import paths
 from analysis.attribution import Scores
-from analysis.identity import hash_of, identify
+from analysis.identity import hash_of, identify, statements
 from analysis.models import fingerprint
 from analysis.provenance import PROVENANCE, Provenance
 from analysis.tasks import PromptPairs
@@ -258,21 +257,7 @@ def _code(parts: tuple[str, ...]) -> str:
     """
     package = Path(analysis.__file__).parent
     files = [file for part in parts for file in _python_files(package / part)]
-    return hash_of([_statements(file.read_text(encoding="utf-8")) for file in sorted(files)])
-
-
-def _statements(source: str) -> str:
-    """What the source does, without what it says of it."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-            node.body = [statement for statement in node.body if not _is_docstring(statement)]
-    return ast.dump(tree)
-
-
-def _is_docstring(statement: ast.stmt) -> bool:
-    """A constant that stands alone, also below what it describes."""
-    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    return hash_of([statements(file.read_text(encoding="utf-8")) for file in sorted(files)])
 
 
 def _python_files(path: Path) -> list[Path]:
