@@ -231,9 +231,17 @@ def _check_device(device: str | torch.device) -> torch.device:
     available = ["cpu"]
     available += ["cuda"] if torch.cuda.is_available() else []
     available += ["mps"] if torch.backends.mps.is_available() else []
-    if str(device).split(":")[0] not in available:
-        raise ValueError(f"Device {str(device)!r} is not available here: use {either(available)}.")
-    return torch.device(device)
+    try:
+        place = torch.device(device)
+        if place.type in available and (place.index or 0) < _counted(place.type):
+            return place
+    except (RuntimeError, TypeError):  # no such word
+        pass
+    raise ValueError(f"Device {str(device)!r} is not available here: use {either(available)}.")
+
+
+def _counted(kind: str) -> int:
+    return torch.cuda.device_count() if kind == "cuda" else 1
 
 
 @contextmanager

@@ -303,8 +303,9 @@ def test_an_unavailable_device_is_an_error():
     missing = "cuda" if not torch.cuda.is_available() else "mps"
     with pytest.raises(ValueError, match=f"{missing}.*'cpu'"):
         load_model("testbed", device=missing)
-    with pytest.raises(ValueError, match="abacus"):
-        load_model("testbed", device="abacus")
+    for device in ("abacus", "cpu:x", "cpu:1", ""):
+        with pytest.raises(ValueError, match=f"Device '{device}' is not available here: use 'cpu'"):
+            load_model("testbed", device=device)
 
 
 def test_a_models_state_does_not_depend_on_the_callers(tiny, tiny_directory):

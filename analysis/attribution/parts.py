@@ -14,7 +14,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.forward import KINDS, Activations, BaseRun, Forward, forward_of, undisturbed
-from analysis.metrics import Readout
+from analysis.metrics import Readout, name_of
 from analysis.tasks import PromptPairs
 
 DIRECTIONS = ("noising", "denoising")
@@ -238,7 +238,8 @@ def _baseline(
 def _check_run(pairs: PromptPairs, places: list[int], run: BaseRun, readout: Readout) -> None:
     """Numbers, of every prompt by itself."""
     metric = readout.of_vocabulary(run.logits)
-    for what, values in (("logits are", run.logits), (f"{pairs.metric} is", metric[:, None])):
+    called = name_of(pairs.metric)
+    for what, values in (("logits are", run.logits), (f"{called} is", metric[:, None])):
         finite = torch.isfinite(values).all(dim=-1).tolist()
         if not all(finite):
             place = places[finite.index(False)]
@@ -249,6 +250,6 @@ def _check_run(pairs: PromptPairs, places: list[int], run: BaseRun, readout: Rea
     first = Readout(readout.metric, readout.labels[:1]).of_vocabulary(run.logits[:1])
     if not torch.isclose(first[0], metric[0], rtol=1e-3, atol=1e-5):
         raise ValueError(
-            f"{pairs.task}: {pairs.metric} gives a prompt {metric[0]:.3g} beside others and "
+            f"{pairs.task}: {called} gives a prompt {metric[0]:.3g} beside others and "
             f"{first[0]:.3g} alone: it must depend on a prompt's own logits and labels only."
         )
