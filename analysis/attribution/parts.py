@@ -13,12 +13,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from analysis.choices import BASELINES as BASELINES
+from analysis.choices import DIRECTIONS as DIRECTIONS
 from analysis.forward import KINDS, Activations, BaseRun, Forward, forward_of, undisturbed
 from analysis.metrics import Readout, name_of
 from analysis.tasks import PromptPairs
 
-DIRECTIONS = ("noising", "denoising")
-BASELINES = ("source", "zero", "mean")
 FEWEST_FOR_A_MEAN = 8
 # Larger batches fall out of a processor's caches, and are slower.
 MEMORY = 2**27

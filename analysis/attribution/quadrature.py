@@ -3,6 +3,7 @@
 import numpy as np
 
 from analysis.checks import one_of, whole
+from analysis.choices import RULES as RULES
 
 
 def _gauss_legendre(steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -27,7 +28,6 @@ _RULES = {
     "midpoint": lambda steps: _riemann(0.5, steps),
     "trapezoid": _trapezoid,
 }
-RULES = tuple(_RULES)
 
 
 def quadrature(rule: str, steps: int) -> tuple[list[float], list[float]]:

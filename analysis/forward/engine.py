@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from analysis.choices import KINDS
 from analysis.metrics import Readout
-
-KINDS = ("heads", "neurons")
 
 # A layer's heads or neurons, by kind and layer.
 Place = tuple[str, int]

@@ -1,0 +1,18 @@
+"""What a caller may choose, as types for signatures and as tuples to go through.
+
+`checks.one_of` and `checks.some_of` refuse anything else at the public edge.
+"""
+
+from typing import Literal, get_args
+
+Kind = Literal["heads", "neurons"]
+Direction = Literal["noising", "denoising"]
+Baseline = Literal["source", "zero", "mean"]
+Rule = Literal["gauss-legendre", "left", "right", "midpoint", "trapezoid"]
+Path = Literal["layer-joint", "single"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+BASELINES: tuple[Baseline, ...] = get_args(Baseline)
+RULES: tuple[Rule, ...] = get_args(Rule)
+PATHS: tuple[Path, ...] = get_args(Path)
