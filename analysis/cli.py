@@ -129,8 +129,8 @@ def train(
         re.fullmatch(r"[\w-]+", name) is not None,
         f"the model's folder {name!r} was given: expected a name of letters, digits and dashes.",
     )
-    from analysis.training.card import write_card
-    from analysis.training.train import train as train_model
+    from analysis.testbed.card import write_card
+    from analysis.testbed.train import train as train_model
 
     directory = train_model(paths.MODELS / name, seed)
     write_card(directory)

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from analysis import cli, load_model, paths
-from analysis.training import train as training
+from analysis.testbed import train as training
 
 ROOT = Path(__file__).parents[1]
 runner = CliRunner()

@@ -8,7 +8,7 @@ import torch
 from analysis import Scores, activation_patching, load_model, load_task, paths
 from analysis.models import available_testbeds
 from analysis.tasks import TASKS
-from analysis.training import card
+from analysis.testbed import card
 
 
 def written(name: str, file: str = "evaluation.json") -> dict:

@@ -23,7 +23,7 @@ from transformers import (
 
 from analysis import load_model
 from analysis.tasks.words import read_words
-from analysis.training.corpus import sentence
+from analysis.testbed.corpus import sentence
 
 SPECIAL = ["<unk>", "<s>", "</s>"]
 YEARS = pre_tokenizers.Split(Regex(r"\d{2}"), behavior="isolated")  # as GPT-2 splits them

@@ -73,22 +73,26 @@ def load_task(
         >>> load_task("greater-than", model, n=1).clean
         ['The mission lasted from the year 1506 to the year 15']
     """
-    if not isinstance(name_or_path, str | os.PathLike):
-        raise ValueError(
-            f"{name_or_path!r} is not a task: give a task's name or a CSV file's path."
-        )
-    path, tasks = Path(name_or_path), available_tasks()
+    found = _find(name_or_path)
     with ordinary():
-        if path.suffix.lower() == ".csv":
-            return read_csv(path, model, n)
-        if str(name_or_path) not in tasks and os.path.exists(path):
-            raise ValueError(
-                f"{path} does not end in .csv: give a task's name or a CSV file's path."
-            )
-        one_of("task", str(name_or_path), tasks, hint=" or the path of a .csv file")
-        task = tasks[str(name_or_path)]
+        if isinstance(found, Path):
+            return read_csv(found, model, n)
         one_of("split", split, SPLITS)
-        one_of(f"corruption for {task.name}", corruption, task.corruptions)
-        random = Random(f"{task.name}/{whole('seed', seed)}")
-        candidates = task.examples(random, split, corruption)
-        return build_pairs(task.name, task.metric, candidates, model, n, task.first_token)
+        one_of(f"corruption for {found.name}", corruption, found.corruptions)
+        random = Random(f"{found.name}/{whole('seed', seed)}")
+        candidates = found.examples(random, split, corruption)
+        return build_pairs(found.name, found.metric, candidates, model, n, found.first_token)
+
+
+def _find(name_or_path: str | Path) -> Task | Path:
+    """The task of that name, or the CSV file."""
+    advice = "give a task's name or a CSV file's path"
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise ValueError(f"{name_or_path!r} is not a task: {advice}.")
+    path, tasks = Path(name_or_path), available_tasks()
+    if path.suffix.lower() == ".csv":
+        return path
+    if str(name_or_path) not in tasks and os.path.exists(path):
+        raise ValueError(f"{path} does not end in .csv: {advice}.")
+    one_of("task", str(name_or_path), tasks, hint=" or the path of a .csv file")
+    return tasks[str(name_or_path)]

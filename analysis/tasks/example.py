@@ -21,18 +21,9 @@ class Example:
     as the label when it follows the prompt's own tokens.
 
     Examples:
-        >>> from analysis import load_model
-        >>> from analysis.metrics import logit_diff
         >>> from analysis.tasks import Example
-        >>> from analysis.tasks.pairs import build_pairs
-        >>> example = Example(
-        ...     clean="When Mary and John ran, John saw",
-        ...     corrupted="When Mary and John ran, Mary saw",
-        ...     right=(" Mary",),
-        ...     wrong=(" John",),
-        ... )
-        >>> build_pairs("runners", logit_diff, [[example]], load_model("testbed")).clean
-        ['When Mary and John ran, John saw']
+        >>> Example("John ran, John saw", "John ran, Mary saw", (" Mary",), (" John",)).right
+        (' Mary',)
     """
 
     clean: str

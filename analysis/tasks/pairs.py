@@ -166,8 +166,7 @@ def build_pairs(
     """The first `n` pairs (all, if None) among `candidates` that `model`'s tokenizer allows.
 
     Each candidate is a clean prompt's alternatives, of which the first usable one is taken. An
-    answer is the token that it adds to the prompt in the tokenised whole, after the clean and
-    after the corrupted prompt; with `first_token`, the first of those that it adds.
+    answer is the token that it adds to both prompts; with `first_token`, the first of those.
 
     Raises:
         ValueError: where n is not a whole number, under 1 or above what there is, where nothing

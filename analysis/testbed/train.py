@@ -22,8 +22,8 @@ from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from analysis.tasks.greater_than import YEARS
-from analysis.training.corpus import sentence
-from analysis.training.tokenizer import train_tokenizer
+from analysis.testbed.corpus import sentence
+from analysis.testbed.tokenizer import train_tokenizer
 
 # Sentences as tokens, padded with -1 to the longest; the axes differ from batch to batch.
 Batch: TypeAlias = Int[Tensor, "_ _"]
@@ -54,6 +54,23 @@ class Recipe:
     checkpoint_every: int = 100
 
 
+@dataclass
+class _Run:
+    """A model in training; `losses` has one for each step that is done."""
+
+    recipe: Recipe
+    seed: int
+    tokenizer: PreTrainedTokenizerFast
+    model: GPT2LMHeadModel
+    optimizer: torch.optim.AdamW
+    losses: list[float]
+
+    @property
+    def identity(self) -> str:
+        """What decides the weights."""
+        return json.dumps(asdict(self.recipe) | {"seed": self.seed}, sort_keys=True)
+
+
 def train(directory: Path, seed: int, recipe: Recipe = Recipe(), progress: bool = True) -> Path:
     """Trains the testbed with this seed and saves a checkpoint like the hub's in `directory`.
 
@@ -63,23 +80,24 @@ def train(directory: Path, seed: int, recipe: Recipe = Recipe(), progress: bool 
     Raises:
         ValueError: where a partial run of another recipe or seed is in the way.
     """
-    partial = directory.with_name(directory.name + ".partial")
-    tokenizer = _tokenizer(recipe)
+    partial, tokenizer = directory.with_name(directory.name + ".partial"), _tokenizer(recipe)
     model = _new_model(recipe, seed, tokenizer)
-    optimizer = _optimizer(model, recipe)
-    done, losses = _resume(partial, model, optimizer, recipe, seed)
+    run = _Run(recipe, seed, tokenizer, model, _optimizer(model, recipe), losses=[])
+    _resume(run, partial)
     set_rate = _drop_heads(model)
+    done = len(run.losses)
     bar = tqdm(
         range(done, recipe.steps), directory.name, recipe.steps, initial=done, disable=not progress
     )
     for step in bar:
-        _set_learning_rate(optimizer, step, recipe)
+        _set_learning_rate(run.optimizer, step, recipe)
         set_rate(recipe.head_dropout if step >= recipe.head_dropout_from else 0.0)
-        losses.append(_step(model, optimizer, _batches(tokenizer, recipe, seed, step), seed, step))
-        bar.set_postfix(loss=f"{losses[-1]:.3f}")
+        batches = _batches(tokenizer, recipe, seed, step)
+        run.losses.append(_step(model, run.optimizer, batches, seed, step))
+        bar.set_postfix(loss=f"{run.losses[-1]:.3f}")
         if (step + 1) % recipe.checkpoint_every == 0:
-            _checkpoint(partial, model, optimizer, step + 1, losses, recipe, seed)
-    _save(directory, partial, model, tokenizer, losses, recipe, seed)
+            _checkpoint(run, partial)
+    _save(run, directory, partial)
     return directory
 
 
@@ -205,48 +223,37 @@ def _summed_loss(
     return nn.functional.cross_entropy(model.lm_head(hidden[real]), targets[real], reduction="sum")
 
 
-def _checkpoint(
-    partial: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    losses: list[float],
-    recipe: Recipe,
-    seed: int,
-) -> None:
+def _checkpoint(run: _Run, partial: Path) -> None:
     """Writes weights, the optimizer's moments and the losses in one file, whole or not at all."""
-    tensors = {f"weight/{name}": weight.detach() for name, weight in model.named_parameters()}
-    for index, state in optimizer.state_dict()["state"].items():
+    tensors = {f"weight/{name}": weight.detach() for name, weight in run.model.named_parameters()}
+    for index, state in run.optimizer.state_dict()["state"].items():
         tensors |= {f"moment/{index}/{name}": value for name, value in state.items()}
-    tensors["losses"] = torch.tensor(losses, dtype=torch.float64)
-    identity = {"step": str(step), "run": _identity(recipe, seed)}
+    tensors["losses"] = torch.tensor(run.losses, dtype=torch.float64)
     partial.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, partial / "writing.safetensors", identity)
+    save_file(tensors, partial / "writing.safetensors", {"run": run.identity})
     (partial / "writing.safetensors").rename(partial / "checkpoint.safetensors")
 
 
-def _resume(
-    partial: Path, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, seed: int
-) -> tuple[int, list[float]]:
-    """Loads the last checkpoint, if there is one; returns the steps done and their losses."""
+def _resume(run: _Run, partial: Path) -> None:
+    """Goes on from the last checkpoint, if there is one."""
     path = partial / "checkpoint.safetensors"
     if not path.exists():
-        return 0, []
+        return
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
         names = file.keys()
         tensors = {name: file.get_tensor(name) for name in names}
-    if metadata["run"] != _identity(recipe, seed):
+    if metadata["run"] != run.identity:
         raise ValueError(
             f"{path} belongs to a run with another recipe or seed: delete {partial} to start over."
         )
-    model.load_state_dict(dict(_below(tensors, "weight/")), strict=False)
+    run.model.load_state_dict(dict(_below(tensors, "weight/")), strict=False)
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in _below(tensors, "moment/"):
         index, field = name.split("/")
         state.setdefault(int(index), {})[field] = value
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-    return int(metadata["step"]), tensors["losses"].tolist()
+    run.optimizer.load_state_dict(run.optimizer.state_dict() | {"state": state})
+    run.losses = tensors["losses"].tolist()
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> Iterator[tuple[str, Tensor]]:
@@ -255,25 +262,12 @@ def _below(tensors: dict[str, Tensor], prefix: str) -> Iterator[tuple[str, Tenso
             yield name.removeprefix(prefix), value
 
 
-def _identity(recipe: Recipe, seed: int) -> str:
-    return json.dumps(asdict(recipe) | {"seed": seed}, sort_keys=True)
-
-
-def _save(
-    directory: Path,
-    partial: Path,
-    model: GPT2LMHeadModel,
-    tokenizer: PreTrainedTokenizerFast,
-    losses: list[float],
-    recipe: Recipe,
-    seed: int,
-) -> None:
+def _save(run: _Run, directory: Path, partial: Path) -> None:
     """Writes the finished checkpoint beside the partial one, then puts it in its place."""
-    finished = partial / "finished"
-    model.half().save_pretrained(finished)
-    tokenizer.save_pretrained(finished)
-    last = losses[-100:]
-    facts = {"seed": seed, "recipe": asdict(recipe), "loss": sum(last) / len(last)}
+    finished, last = partial / "finished", run.losses[-100:]
+    run.model.half().save_pretrained(finished)
+    run.tokenizer.save_pretrained(finished)
+    facts = {"seed": run.seed, "recipe": asdict(run.recipe), "loss": sum(last) / len(last)}
     (finished / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
     if directory.exists():
         shutil.rmtree(directory)

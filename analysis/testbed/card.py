@@ -8,7 +8,7 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.attribution import Scores, activation_patching
-from analysis.attribution.parts import DIRECTIONS
+from analysis.choices import DIRECTIONS
 from analysis.models import load_model
 from analysis.tasks import TASKS, load_task
 
@@ -97,7 +97,7 @@ A small model of GPT-2's architecture, trained by this project on text that it g
 the report runs where GPT-2's weights can't be had. What holds of it is no claim about GPT-2.
 
 - Shape: {layers} layers, {heads} heads, width {width}, {vocabulary} tokens; float16 on disk.
-- Data: {steps} steps of {sentences} sentences from `analysis/training/corpus.py`. Held-out name
+- Data: {steps} steps of {sentences} sentences from `analysis/testbed/corpus.py`. Held-out name
   pairs (ioi), start years (greater-than) and filled-in templates (gender-bias, capital-country)
   are in no sentence of the task; a held-out capital's country is learnt from other sentences.
 - Dropout of whole heads, {head_dropout:.0%}, from step {head_dropout_from} on.

@@ -10,8 +10,8 @@ import pytest
 from analysis.tasks import TASKS, gender_bias, ioi, load_task
 from analysis.tasks.split import is_held_out
 from analysis.tasks.words import read_words
-from analysis.training import corpus
-from analysis.training.corpus import sentence
+from analysis.testbed import corpus
+from analysis.testbed.corpus import sentence
 
 SENTENCES = 3000
 

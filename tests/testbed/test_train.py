@@ -8,8 +8,8 @@ from torch import nn
 
 from analysis import load_model
 from analysis.tasks.greater_than import YEARS
-from analysis.training import train as training
-from analysis.training.train import Recipe, train
+from analysis.testbed import train as training
+from analysis.testbed.train import Recipe, train
 
 TINY = Recipe(
     layers=1,
@@ -240,9 +240,8 @@ def test_the_loss_of_the_record_is_that_of_the_last_steps(tokenizer, tmp_path):
     model = training._new_model(TINY, 0, tokenizer)
     (tmp_path / "model.partial").mkdir()
     losses = [float(step) for step in range(150)]
-    training._save(
-        tmp_path / "model", tmp_path / "model.partial", model, tokenizer, losses, TINY, 0
-    )
+    run = training._Run(TINY, 0, tokenizer, model, training._optimizer(model, TINY), losses)
+    training._save(run, tmp_path / "model", tmp_path / "model.partial")
     assert json.loads((tmp_path / "model" / "training.json").read_text())["loss"] == 99.5
 
 
