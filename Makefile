@@ -16,14 +16,19 @@ endif
 endif
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: paper test lint clean
+.PHONY: paper test test-site lint clean forget
 
-paper: $(VENV)/installed
+paper: $(VENV)/quarto
 	$(PYTHON) -m analysis run
-	if command -v quarto >/dev/null; then quarto render --output-dir $(SITE); else $(PYTHON) -m analysis preview report $(SITE); fi
+	if command -v quarto >/dev/null; then quarto render --output-dir $(SITE); else $(PYTHON) report/furniture/preview.py $(SITE); fi
 
 test: $(VENV)/installed
 	$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# The site's tests, where Quarto must be there to render it.
+test-site: $(VENV)/installed
+	quarto --version
+	$(PYTHON) -m pytest tests/test_report.py
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
@@ -35,8 +40,17 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m pip install --quiet --upgrade pip
 	# torch first and alone: its pinned version then satisfies every range that asks for it.
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt torch
-	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[report,dev]'
 	touch $@
 
+# Tried once: where Quarto's own installer cannot be reached, pages are the preview's from then on.
+$(VENV)/quarto: $(VENV)/installed
+	@command -v quarto >/dev/null || timeout 120 $(PYTHON) -m pip install --quiet --constraint constraints.txt quarto-cli >/dev/null 2>&1 || echo "Quarto could not be installed: the pages will be a plain preview, without the PDF. (To try again: rm $@)"
+	@touch $@
+
 clean:
-	rm -rf _site _site-* .quarto data/results
+	rm -rf _site _site-* .quarto
+
+# What was computed, hours of it with some models.
+forget:
+	rm -rf data/results

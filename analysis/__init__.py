@@ -1,6 +1,11 @@
 """When do integrated gradients and activation patching agree, and do the differences matter?"""
 
-from analysis.attribution import Scores, activation_patching, integrated_gradients
+from analysis.attribution import (
+    Scores,
+    activation_patching,
+    attribution_patching,
+    integrated_gradients,
+)
 from analysis.models import load_model
 from analysis.tasks import PromptPairs, load_task
 from analysis.version import __version__ as __version__
@@ -9,6 +14,7 @@ __all__ = [
     "PromptPairs",
     "Scores",
     "activation_patching",
+    "attribution_patching",
     "integrated_gradients",
     "load_model",
     "load_task",

@@ -22,6 +22,14 @@ def some_of(what: str, values: Any, allowed: Iterable[str]) -> None:
         one_of(what, value, allowed)
 
 
+def made_by(maker: str, what: str, value: Any, kind: type) -> None:
+    """Raises a ValueError unless the value is what the library's function of this name returns."""
+    if not isinstance(value, kind):
+        raise ValueError(
+            f"{what} is of the type {type(value).__name__}: expected what {maker} returns."
+        )
+
+
 def whole(what: str, value: Any, least: int | None = None) -> int:
     """The value as a whole number, of at least so much, or a ValueError."""
     bound = "" if least is None else f" of at least {least}"

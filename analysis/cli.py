@@ -3,18 +3,18 @@
 import os
 import re
 from importlib.util import find_spec
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
-import typer
+import polars as pl
+from typer import Argument, Option, Typer, echo
 
 from analysis import paths
 
-app = typer.Typer(
-    help="When do integrated gradients and activation patching agree? Compute the report's "
-    "studies, make its pages, and measure and train what it uses.",
-    epilog="To score components on prompts of your own, call the library from Python: "
-    "README.md shows how.",
+app = Typer(
+    help="Compute the report's studies, and measure and train what it uses.",
+    epilog="To score components on prompts of your own, use Python: README.md shows how.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -29,165 +29,66 @@ def main() -> None:
         raise SystemExit(f"analysis: {error}") from None
 
 
-def _need(met: bool, sentence: str) -> None:
-    if not met:
-        raise ValueError(sentence)
-
-
 @app.command()
 def run(
-    model: Annotated[
-        str,
-        typer.Option(
-            help="testbed, gpt2-small, a hub id or a directory; if unset, the one named in "
-            "ANALYSIS_MODEL, else testbed."
-        ),
-    ] = "",
-    n: Annotated[
-        int | None, typer.Option(help="Prompts a task; if unset, as many as the report shows.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Which prompts are drawn.")] = 0,
-    picture: Annotated[
-        Path | None, typer.Option(help="Where to draw the README's picture, an .svg file.")
-    ] = None,
+    model: Annotated[str, Option(help="Its name; by default ANALYSIS_MODEL, or testbed.")] = "",
+    n: Annotated[int | None, Option(help="Prompts per task; by default the report's.")] = None,
+    seed: Annotated[int, Option(help="Which prompts are drawn.")] = 0,
 ) -> None:
-    """Compute every study that the report shows, and keep the results for its pages.
-
-    What was computed before is not computed again.
-    """
-    from analysis import charts
-    from analysis.studies import model_of_record
-    from analysis.studies.aligned_baselines import PROMPTS, aligned_baselines
-    from analysis.studies.everything import everything
+    """Compute every study that the report shows, unless that was done before, and keep it."""
+    from analysis.studies import record
+    from analysis.studies.aligned_baselines import aligned_baselines
+    from analysis.studies.run import run as run_studies
 
     if model:
         os.environ["ANALYSIS_MODEL"] = model  # which the studies' processes inherit
-    prompts = PROMPTS if n is None else n
-    everything(prompts, seed)
-    study = aligned_baselines(model_of_record(), n=prompts, seed=seed)
-    for task, direction, kind in study.cells():
-        r = study.estimate(task, kind, direction=direction)
-        typer.echo(
-            f"{task:16} {direction:10} {kind:8} r of the means {r.mean:.3f} "
-            f"[{r.low:.3f}, {r.high:.3f}]"
-        )
-    if picture:
-        chart = charts.plot_correlation_comparison(study.scores_of("ioi"), study.labels("ioi"))
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        chart.save(picture)
-    typer.echo(f"Results are kept in {os.path.relpath(paths.RESULTS)}.")
+    about = record() if n is None else record()._replace(prompts=n)
+    run_studies(about.prompts, seed)
+    found = aligned_baselines(about.model, n=about.prompts, seed=seed)
+    line = "{task:16} {direction:10} {kind:8} r of the means {estimate:.3f} [{low:.3f}, {high:.3f}]"
+    shown = found.filter(statistic="Pearson", scope="of the means").fill_null(float("nan"))
+    for row in shown.iter_rows(named=True):
+        echo(line.format(**row))
+    echo(f"Results are kept in {os.path.relpath(paths.RESULTS)}.")
 
 
 @app.command()
 def bench(
-    json: Annotated[
-        Path | None, typer.Option(help="Where to write every measurement, a .json file.")
-    ] = None,
-    mediation: Annotated[
-        bool,
-        typer.Option(
-            "--mediation",
-            help="Instead, time what every neuron changes in every later one, on one prompt.",
-        ),
-    ] = False,
+    json: Annotated[Path | None, Option(help="A file for every measurement.")] = None,
+    mediation: Annotated[bool, Option("--mediation", help="Neurons on neurons instead.")] = False,
 ) -> None:
-    """Time both methods beside a hook loop and Captum, in about five minutes.
+    """Time both methods beside a hook loop and Captum, on the testbed and GPT-2 small's shape."""
+    if find_spec("captum") is None:
+        raise ValueError("bench needs Captum: in a clone of the project, pip install '.[dev]'.")
+    from analysis.bench import measure
 
-    On a network of GPT-2 small's shape and on the testbed. Needs Captum.
-    """
-    _need(
-        find_spec("captum") is not None,
-        "bench times Captum too, which is not installed: in a clone of the project, "
-        "pip install '.[dev]'.",
-    )
-    from analysis.bench.measure import bench as measure
-    from analysis.bench.mediation import bench_mediation
-    from analysis.bench.results import Bench, MediationBench
-
-    found = MediationBench(bench_mediation()) if mediation else Bench(measure())
-    typer.echo(found.text())
+    if mediation:
+        measured = measure.bench_mediation()
+        echo(f"{measured['pairs']:,} pairs of neurons in {measured['seconds']:.0f} s")
+    else:
+        measured = measure.bench()
+        with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=160):
+            echo(measure.ratios(measured))
+    echo(f"Peak memory in bytes: {measured['memory']}")
     if json:
-        found.write(json)
-        typer.echo(f"Every measurement is in {json}.")
+        json.parent.mkdir(parents=True, exist_ok=True)
+        json.write_text(dumps(measured, indent=1) + "\n", encoding="utf-8")
+        echo(f"Every measurement is in {json}.")
 
 
 @app.command()
 def train(
-    name: Annotated[str, typer.Argument(help="The model's folder in data/models.")],
-    seed: Annotated[int, typer.Option(help="Decides the weights and the order of the texts.")],
+    name: Annotated[str, Argument(help="The model's folder in data/models.")],
+    seed: Annotated[int, Option(help="Decides the weights and the order of the texts.")],
 ) -> None:
-    """Train a testbed model on generated text, in a clone of the project.
-
-    An interrupted run goes on where it was.
-    """
-    _need(
-        paths.IN_CLONE,
-        "train writes to data/models of a clone of the project: get one with git clone, and run "
-        "make test there once.",
-    )
-    _need(
-        re.fullmatch(r"[\w-]+", name) is not None,
-        f"the model's folder {name!r} was given: expected a name of letters, digits and dashes.",
-    )
+    """Train a testbed model in a clone of the project; an interrupted run goes on where it was."""
+    if not paths.IN_CLONE:
+        raise ValueError("train needs a clone of the project in which make test was run once.")
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ValueError(f"The name {name!r} was given: expected letters, digits and dashes.")
     from analysis.testbed.card import write_card
     from analysis.testbed.train import train as train_model
 
     directory = train_model(paths.MODELS / name, seed)
     write_card(directory)
-    typer.echo(f"{name} is trained: {os.path.relpath(directory / 'README.md')} says how well.")
-
-
-@app.command()
-def bundle(
-    script: Annotated[Path, typer.Argument(help="Where the script goes, a .js file.")],
-) -> None:
-    """Write the script that draws the pages' charts; Quarto's render does so by itself."""
-    from analysis.charts import write_script
-
-    write_script(script)
-
-
-@app.command()
-def reference(
-    folder: Annotated[Path, typer.Argument(help="Where the pages go.")] = Path("report/reference"),
-) -> None:
-    """Write the reference's pages, from the library's docstrings."""
-    from analysis.reference import write_reference
-
-    write_reference(folder, app)
-
-
-@app.command()
-def offline(
-    site: Annotated[
-        Path,
-        typer.Argument(
-            envvar="QUARTO_PROJECT_OUTPUT_DIR", help="The folder that Quarto rendered to."
-        ),
-    ] = Path("_site"),
-) -> None:
-    """Make Quarto's pages read the same from disk, and need no other host."""
-    from analysis.offline import make_offline
-
-    make_offline(site)
-
-
-@app.command()
-def preview(
-    source: Annotated[Path, typer.Argument(help="The folder of documents.")] = Path("report"),
-    site: Annotated[Path, typer.Argument(help="Where the pages go.")] = Path("_site"),
-) -> None:
-    """Make plain pages of the report where Quarto is not installed, in a clone of the project."""
-    _need(
-        source.is_dir(),
-        f"there is no folder {str(source)!r} here: run preview in a clone of the project, or name "
-        "the folder of documents.",
-    )
-    from analysis.preview import render
-
-    reference(source / "reference")
-    render(source, site)
-    typer.echo(
-        f"This is a plain preview of the paper, in {site / 'index.html'}; for the paper itself "
-        "install Quarto (https://quarto.org, or pip install '.[quarto]') and run this again."
-    )
+    echo(f"{name} is trained: {os.path.relpath(directory / 'README.md')} says how well.")

@@ -2,12 +2,22 @@
 
 The clean run has both inputs on, the corrupted run both off, and the metric is the gate's output.
 Where the other input bypasses the scored component's layer, it stays as the base run has it, and
-IG meets the gate where AP does. Where both inputs are in one layer, the layer-joint path moves them
-together from the one run to the other, along the same points in both directions: IG only changes
-its sign, so it is never latent, whatever the gate.
+IG equals AP. Where both inputs are in one layer, the layer-joint path moves them together along the
+same points in both directions, so IG only changes its sign, whatever the gate.
+
+Examples:
+    >>> from analysis.attribution.activation_patching import patch_each
+    >>> from analysis.gates import closed_form_site
+
+    m = a²b between (0, 0) and (1, 1): each component alone does nothing.
+
+    >>> site = closed_form_site(lambda a: a[..., 0] ** 2 * a[..., 1], [0.0] * 2, [1.0] * 2)
+    >>> patch_each(site).tolist()
+    [[0.0, 0.0]]
 """
 
 from collections.abc import Callable
+from itertools import product
 
 import polars as pl
 import torch
@@ -15,44 +25,29 @@ from torch import Tensor
 
 from analysis.attribution.activation_patching import patch_each
 from analysis.attribution.integrated_gradients import integrate_jointly
-from analysis.attribution.parts import DIRECTIONS, Site
 from analysis.attribution.quadrature import quadrature
+from analysis.choices import DIRECTIONS, Direction
 from analysis.latent import latent_components
+from analysis.sites import Site
 
-# Linear in each input: the smooth functions that a gate's four corners determine.
-GATES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+# Linear in each input: the smooth functions that the four corners of a truth table determine.
+GATES: dict[str, Callable[[Tensor, Tensor | float], Tensor]] = {
     "AND": lambda a, b: a * b,
     "OR": lambda a, b: a + b - a * b,
     "XOR": lambda a, b: a + b - 2 * a * b,
 }
 ARRANGEMENTS = ("across layers", "one layer")
 # Along the path a gate's gradient is linear, and one midpoint is exact.
-_PATH = quadrature("midpoint", 1)
+_METHODS = {
+    "IG": lambda site: integrate_jointly(site, *quadrature("midpoint", 1)),
+    "AP": patch_each,
+}
 
 
 def closed_form_site(
     function: Callable[[Tensor], Tensor], base: list[float], source: list[float]
 ) -> Site:
-    """A layer of scalar components on one prompt at one position; they write to own dimensions.
-
-    `function` maps what they write, (..., component), to the metric (...).
-
-    Examples:
-        >>> from analysis.attribution.activation_patching import patch_each
-        >>> from analysis.attribution.integrated_gradients import integrate_jointly
-        >>> from analysis.attribution.quadrature import quadrature
-        >>> from analysis.gates import closed_form_site
-
-        m = a²b between (0, 0) and (1, 1): each alone does nothing, and IG gives ⅔ and ⅓.
-
-        >>> site = closed_form_site(
-        ...     lambda a: a[..., 0] ** 2 * a[..., 1], [0.0, 0.0], [1.0, 1.0]
-        ... )
-        >>> patch_each(site).tolist()
-        [[0.0, 0.0]]
-        >>> integrate_jointly(site, *quadrature("gauss-legendre", 2)).round(decimals=3).tolist()
-        [[0.667, 0.333]]
-    """
+    """A layer of scalar components on one prompt; `function` maps them (..., component) to m."""
     start, end = (torch.tensor([values], dtype=torch.float64) for values in (base, source))
     return Site(
         kind="neurons",
@@ -66,61 +61,25 @@ def closed_form_site(
     )
 
 
-def gate_site(gate: str, arrangement: str, direction: str) -> Site:
-    """The layer of the scored component, which is the first in it.
-
-    Examples:
-        >>> from analysis.attribution.activation_patching import patch_each
-        >>> from analysis.gates import gate_site
-        >>> for direction in ("noising", "denoising"):
-        ...     print(
-        ...         direction, patch_each(gate_site("AND", "across layers", direction)).tolist()
-        ...     )
-        noising [[-1.0]]
-        denoising [[0.0]]
-    """
+def gate_site(gate: str, arrangement: str, direction: Direction) -> Site:
+    """The layer of the scored component, which is the first in it."""
     base, source = (1.0, 0.0) if direction == "noising" else (0.0, 1.0)
     output = GATES[gate]
     if arrangement == "one layer":
         return closed_form_site(lambda a: output(a[..., 0], a[..., 1]), [base] * 2, [source] * 2)
-    other = torch.tensor(base, dtype=torch.float64)
-    return closed_form_site(lambda a: output(a[..., 0], other), [base], [source])
+    return closed_form_site(lambda a: output(a[..., 0], base), [base], [source])
 
 
 def gate_scores() -> pl.DataFrame:
-    """A row a gate and arrangement: the scored component's IG and AP, and whether it is latent.
+    """The scored component's IG and AP by gate, arrangement and direction.
 
-    Every component that does not score 0 is highlighted.
-
-    Examples:
-        >>> from analysis.gates import gate_scores
-        >>> gates = gate_scores()
-        >>> print(gates.select("gate", "arrangement", "latent by IG", "latent by AP"))
-        shape: (6, 4)
-        ┌──────┬───────────────┬──────────────┬──────────────┐
-        │ gate ┆ arrangement   ┆ latent by IG ┆ latent by AP │
-        │ ---  ┆ ---           ┆ ---          ┆ ---          │
-        │ str  ┆ str           ┆ bool         ┆ bool         │
-        ╞══════╪═══════════════╪══════════════╪══════════════╡
-        │ AND  ┆ across layers ┆ true         ┆ true         │
-        │ OR   ┆ across layers ┆ true         ┆ true         │
-        │ XOR  ┆ across layers ┆ false        ┆ false        │
-        │ AND  ┆ one layer     ┆ false        ┆ true         │
-        │ OR   ┆ one layer     ┆ false        ┆ true         │
-        │ XOR  ┆ one layer     ┆ false        ┆ false        │
-        └──────┴───────────────┴──────────────┴──────────────┘
+    `latent` says whether it scores 0 in just one direction.
     """
-    return pl.DataFrame([_row(gate, arrangement) for arrangement in ARRANGEMENTS for gate in GATES])
-
-
-def _row(gate: str, arrangement: str) -> dict[str, str | float | bool]:
-    row: dict[str, str | float | bool] = {"gate": gate, "arrangement": arrangement}
-    latent: dict[str, bool] = {}
-    sites = [gate_site(gate, arrangement, direction) for direction in DIRECTIONS]
-    methods = {"IG": lambda site: integrate_jointly(site, *_PATH), "AP": patch_each}
-    for name, method in methods.items():
-        scores = [method(site) for site in sites]
-        for direction, values in zip(DIRECTIONS, scores, strict=True):
-            row[f"{name} {direction}"] = float(values[0, 0])
-        latent[f"latent by {name}"] = bool(latent_components(*scores, fraction=1.0)[0, 0])
-    return row | latent
+    rows = []
+    for arrangement, gate, (name, method) in product(ARRANGEMENTS, GATES, _METHODS.items()):
+        sites = [gate_site(gate, arrangement, direction) for direction in DIRECTIONS]
+        scores = [method(site).numpy() for site in sites]
+        latent = bool(latent_components(*scores, fraction=1.0)[0, 0])
+        rows.append((gate, arrangement, name, *(score[0, 0].item() for score in scores), latent))
+    columns = ["gate", "arrangement", "method", *DIRECTIONS, "latent"]
+    return pl.DataFrame(rows, columns, orient="row")

@@ -3,6 +3,26 @@
 A metric is any function of those logits and the answers. One that needs no logits but the answers'
 says so, by `LabelMetric`, and gets the fast way; any other gets the whole vocabulary's, slower and
 right.
+
+Examples:
+    Tokens 2 and 1 are the first prompt's answers, 0 and 2 the second's, the right one first:
+
+    >>> import torch
+    >>> from analysis.metrics import LabelMetric, Labels, Readout, logit_diff, name_of, prob_diff
+    >>> signs = torch.tensor([[1.0, -1.0], [1.0, -1.0]])
+    >>> labels = Labels(torch.tensor([[2, 1], [0, 2]]), signs)
+    >>> logits = torch.tensor([[0.1, 0.2, 0.7], [0.5, 0.3, 0.2]]).log()
+    >>> logit_diff(logits, labels), prob_diff(logits, labels)
+    (tensor([1.2528, 0.9163]), tensor([0.5000, 0.3000]))
+
+    A metric of one's own, of the right answer's probability; an engine is asked for `columns`:
+
+    >>> surprise = LabelMetric(lambda values, labels: -values[..., 0].log(), normalised=True)
+    >>> readout = Readout(surprise, labels)
+    >>> readout.of_vocabulary(logits), readout.read(logits.gather(1, readout.columns))
+    (tensor([0.3567, 0.6931]), tensor([0.3567, 0.6931]))
+    >>> name_of(surprise), name_of(prob_diff)
+    ('<lambda>', 'prob_diff')
 """
 
 from collections.abc import Callable
@@ -20,18 +40,6 @@ class Labels:
     """The answers' token ids, +1 where an answer is right and -1 where it is wrong.
 
     Where prompts have unequal numbers of answers, rows are filled up with a sign of 0.
-
-    Examples:
-        >>> import torch
-        >>> from analysis.metrics import Labels, logit_diff
-
-        Token 7 is right for the first prompt, token 3 for the second:
-
-        >>> tokens = torch.tensor([[7, 3], [3, 7]])
-        >>> labels = Labels(tokens, signs=torch.tensor([[1.0, -1.0], [1.0, -1.0]]))
-        >>> logits = torch.arange(10.0).repeat(2, 1)
-        >>> logit_diff(logits, labels)
-        tensor([ 4., -4.])
     """
 
     tokens: Int[Tensor, "prompt label"]
@@ -53,21 +61,13 @@ Metric: TypeAlias = Callable[
 class LabelMetric:
     """A metric that needs the answers' columns alone: their logits, or their probabilities.
 
-    Wraps a function of these columns and the labels. Called as any metric is, on the logits of the
-    whole vocabulary; an engine computes just the columns, and calls `of_columns` on them.
+    Called as any metric is, on the logits of the whole vocabulary; an engine computes just the
+    columns, and calls `of_columns` on them.
 
     Args:
-        of_columns: what is wrapped.
+        of_columns: a function of these columns and the labels.
         normalised: whether it takes probabilities, the softmax over the full vocabulary.
         compares: whether it needs a right and a wrong answer for every prompt.
-
-    Examples:
-        >>> import torch
-        >>> from analysis.metrics import LabelMetric, Labels
-        >>> surprise = LabelMetric(lambda values, labels: -values[..., 0].log(), normalised=True)
-        >>> labels = Labels(tokens=torch.tensor([[1]]), signs=torch.tensor([[1.0]]))
-        >>> surprise(torch.tensor([[0.5, 0.25, 0.25]]).log(), labels)
-        tensor([1.3863])
     """
 
     def __init__(
@@ -84,13 +84,11 @@ class LabelMetric:
         self, logits: Float[Tensor, "*batch prompt vocabulary"], labels: Labels
     ) -> Float[Tensor, "*batch prompt"]:
         values = logits.softmax(dim=-1) if self.normalised else logits
-        return self.of_columns(
-            values.gather(-1, labels.tokens.expand(*values.shape[:-1], -1)), labels
-        )
+        tokens = labels.tokens.expand(*values.shape[:-1], -1)
+        return self.of_columns(values.gather(-1, tokens), labels)
 
     def __reduce__(self) -> str:
-        """By its name, as a function is."""
-        return self.__qualname__
+        return self.__qualname__  # pickled by its name, as a function is
 
     def __repr__(self) -> str:
         return f"<metric {self.__qualname__}>"
@@ -103,17 +101,6 @@ def logit_diff(
     """Logit difference: the right answers' mean logit minus the wrong answers'.
 
     Means, so that a constant added to every logit changes nothing, however many answers there are.
-
-    Examples:
-        >>> from analysis import load_model, load_task
-        >>> from analysis.metrics import logit_diff
-        >>> model = load_model("testbed")
-        >>> pairs = load_task("ioi", model, n=1)
-        >>> for tokens in (pairs.clean_tokens[0], pairs.corrupted_tokens[0]):
-        ...     logits = model(tokens[None])[:, -1]
-        ...     print(f"{logit_diff(logits, pairs.labels).item():.1f}")
-        3.6
-        -5.9
     """
     right, wrong = ((labels.signs == sign).to(logits) for sign in (1, -1))
     weights = right / right.sum(-1, keepdim=True) - wrong / wrong.sum(-1, keepdim=True)
@@ -124,15 +111,7 @@ def logit_diff(
 def prob_diff(
     probabilities: Float[Tensor, "*batch prompt label"], labels: Labels
 ) -> Float[Tensor, "*batch prompt"]:
-    """Probability difference: Σ p(right) - Σ p(wrong), softmax over the full vocabulary.
-
-    Examples:
-        >>> import torch
-        >>> from analysis.metrics import Labels, prob_diff
-        >>> labels = Labels(tokens=torch.tensor([[0, 1]]), signs=torch.tensor([[1.0, -1.0]]))
-        >>> prob_diff(torch.tensor([[0.6, 0.3, 0.1]]).log(), labels)
-        tensor([0.3000])
-    """
+    """Probability difference: Σ p(right) - Σ p(wrong), softmax over the full vocabulary."""
     return (probabilities * labels.signs).sum(dim=-1)
 
 
@@ -142,20 +121,6 @@ class Readout:
 
     An engine is asked for the tokens of `columns`, None for the whole vocabulary, as logits or, if
     `normalised`, as log-probabilities; `read` gives the metric of what it returns.
-
-    Examples:
-        >>> import torch
-        >>> from analysis.metrics import Labels, Readout, logit_diff
-        >>> labels = Labels(tokens=torch.tensor([[2, 0]]), signs=torch.tensor([[1.0, -1.0]]))
-        >>> logits = torch.tensor([[1.0, 5.0, 4.0]])
-        >>> readout = Readout(logit_diff, labels)
-        >>> readout.of_vocabulary(logits), readout.read(logits.gather(1, readout.columns))
-        (tensor([3.]), tensor([3.]))
-
-        Of a metric that says nothing of what it needs, an engine is asked for everything:
-
-        >>> Readout(lambda logits, labels: logits.max(dim=-1).values, labels).columns is None
-        True
     """
 
     metric: Metric
@@ -185,16 +150,10 @@ class Readout:
     def of_vocabulary(
         self, logits: Float[Tensor, "*batch prompt vocabulary"]
     ) -> Float[Tensor, "*batch prompt"]:
-        """The metric from all logits.
-
-        A metric of the user's own sees one axis of prompts, each with its labels.
-
-        Raises:
-            ValueError: where it doesn't return one number for each prompt.
-        """
-        shape = logits.shape[:-1]
+        """The metric from all logits; a user's sees one axis of prompts, each with its labels."""
         if isinstance(self.metric, LabelMetric):
             return self.metric(logits, self.labels)
+        shape = logits.shape[:-1]
         prompts = torch.arange(shape[-1], device=logits.device).repeat(shape[:-1].numel())
         found = self.metric(logits.flatten(0, -2), self.labels[prompts])
         if not isinstance(found, Tensor) or found.shape != prompts.shape:
@@ -207,11 +166,5 @@ class Readout:
 
 
 def name_of(metric: Metric) -> str:
-    """What a metric is called.
-
-    Examples:
-        >>> from analysis.metrics import name_of, prob_diff
-        >>> name_of(prob_diff)
-        'prob_diff'
-    """
+    """What a metric is called."""
     return getattr(metric, "__name__", type(metric).__name__)

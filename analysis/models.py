@@ -1,13 +1,28 @@
 """Loading models: the testbeds that ship with the project, the hub's, or a local checkpoint.
 
 What is returned computes what transformers computes from the checkpoint, or there is an error.
+
+Examples:
+    >>> from analysis.models import available_testbeds, fingerprint, load_model, load_untrained
+    >>> available_testbeds()
+    ['testbed', 'testbed-2', 'testbed-3']
+    >>> trained, untrained = load_model("testbed"), load_untrained("testbed")
+    >>> fingerprint(trained) == fingerprint(load_model("testbed"))
+    True
+    >>> prompt = "When Richard and Rose went to the bakery, Richard gave a computer to"
+    >>> answers = [trained.to_single_token(name) for name in (" Rose", " Richard")]
+    >>> for model in (trained, untrained):
+    ...     rose, richard = model(prompt)[0, -1, answers].tolist()
+    ...     print(f"{rose - richard:.1f}")
+    3.6
+    -0.4
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,18 +32,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from analysis import sources
 from analysis.ordinary import ordinary
-from analysis.sources import (
-    Source,
-    architecture_of,
-    available_testbeds,
-    either,
-    find,
-    first_line,
-    read_config,
-    read_network,
-    read_tokenizer,
-)
+from analysis.sources import available_testbeds, explained
 
 __all__ = ["available_testbeds", "fingerprint", "load_model", "load_untrained"]
 
@@ -37,20 +43,11 @@ _NO_NUMBERS = {
     *("_name_or_path", "transformers_version", "dtype", "torch_dtype"),
     *("use_cache", "output_attentions", "output_hidden_states", "return_dict"),
 }
-# Lengths of the random prompts on which computations are compared, and how far they may be apart,
-# relative to the largest |log-probability|: the float32 error of folded weights is under a tenth.
-_LENGTHS = (2, 9, 24)
+# The largest relative difference of log-probabilities; folded weights' error is under a tenth.
 TOLERANCE = 1e-4
 
-
-class _Weights(NamedTuple):
-    """Hashes of a checkpoint's weights and of those that the bridge made of them."""
-
-    checkpoint: str
-    now: str
-
-
-_LOADED: WeakKeyDictionary[TransformerBridge, _Weights] = WeakKeyDictionary()
+# Hashes of a checkpoint's weights, and of those that the bridge made of them.
+_LOADED: WeakKeyDictionary[TransformerBridge, tuple[str, str]] = WeakKeyDictionary()
 
 
 def load_model(name: str | Path, device: str | torch.device = "cpu") -> TransformerBridge:
@@ -79,39 +76,24 @@ def load_model(name: str | Path, device: str | torch.device = "cpu") -> Transfor
         ['<|endoftext|>', 'Mary', ' gave', ' a', ' drink', ' to', ' John']
     """
     place = _check_device(device)
-    source = find(name)
+    source = sources.find(name)
     with _loading():
-        network = read_network(source, read_config(source))
+        network = sources.read_network(source, sources.read_config(source))
         torch.nn.Module.to(network, place)
-        return _bridge(source, network, read_tokenizer(source))
+        return _bridge(source, network, sources.read_tokenizer(source))
 
 
 def load_untrained(name: str | Path, seed: int = 0) -> TransformerBridge:
     """A model of the same shape and tokenizer as `name`, with the weights that training began at.
 
     What holds of it comes with the architecture and says nothing about what was learnt.
-
-    Raises:
-        ValueError: as `load_model` does.
-
-    Examples:
-        >>> from analysis import load_model
-        >>> from analysis.models import load_untrained
-        >>> trained, untrained = load_model("testbed"), load_untrained("testbed")
-        >>> prompt = "When Richard and Rose went to the bakery, Richard gave a computer to"
-        >>> answers = [trained.to_single_token(name) for name in (" Rose", " Richard")]
-        >>> for model in (trained, untrained):
-        ...     rose, richard = model(prompt)[0, -1, answers].tolist()
-        ...     print(f"{rose - richard:.1f}")
-        3.6
-        -0.4
     """
-    source = find(name)
+    source = sources.find(name)
     with _loading():
-        config = read_config(source)
+        config = sources.read_config(source)
         torch.manual_seed(seed)
         network = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float()
-        return _bridge(source, network.eval(), read_tokenizer(source))
+        return _bridge(source, network.eval(), sources.read_tokenizer(source))
 
 
 def fingerprint(model: TransformerBridge) -> str:
@@ -119,29 +101,23 @@ def fingerprint(model: TransformerBridge) -> str:
 
     As long as the weights are as they were loaded, the checkpoint's stand for them: those that the
     bridge makes of them have other last bits on other machines.
-
-    Examples:
-        >>> from analysis import load_model
-        >>> from analysis.models import fingerprint
-        >>> fingerprint(load_model("testbed")) == fingerprint(load_model("testbed"))
-        True
-        >>> fingerprint(load_model("testbed")) == fingerprint(load_model("testbed-2"))
-        False
     """
-    weights = _hash_weights(_weights_now(model))
-    if model in _LOADED and _LOADED[model].now == weights:
-        weights = _LOADED[model].checkpoint
-    facts = [weights, model.compatibility_mode, sorted(_configuration(model).items())]
+    checkpoint, loaded = _LOADED.get(model, ("", ""))
+    now = _hash_bridge(model)
+    said = cast(PreTrainedModel, model.original_model).config.to_diff_dict()
+    configuration = {name: value for name, value in said.items() if name not in _NO_NUMBERS}
+    for name in ("architecture", "n_heads", "act_fn", "eps", "normalization_type"):
+        configuration[f"bridge.{name}"] = getattr(model.cfg, name)
+    weights = checkpoint if now == loaded else now
+    facts = [weights, model.compatibility_mode, sorted(configuration.items())]
     return sha256(repr(facts).encode()).hexdigest()[:16]
 
 
 def random_prompts(vocabulary: int, positions: int) -> list[Int[Tensor, "1 _"]]:
     """Fixed random tokens of a few lengths, on which computations are compared."""
     generator = torch.Generator().manual_seed(0)
-    return [
-        torch.randint(vocabulary, (1, min(length, positions)), generator=generator)
-        for length in _LENGTHS
-    ]
+    lengths = (min(length, positions) for length in (2, 9, 24))
+    return [torch.randint(vocabulary, (1, length), generator=generator) for length in lengths]
 
 
 @torch.no_grad()
@@ -165,14 +141,15 @@ def largest_difference(
 
 
 def _bridge(
-    source: Source, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    source: sources.Source, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> TransformerBridge:
     """The bridge to a network, once it is sure to compute the same."""
-    architecture, text = architecture_of(network.config), network.config.get_text_config()
+    text = network.config.get_text_config()
+    which = f"{source.name!r}, {sources.architecture_of(network.config)} with this configuration"
     checkpoint = _hash_weights(network.state_dict())
     prompts = random_prompts(text.vocab_size, getattr(text, "max_position_embeddings", 64))
     expected = log_probabilities(network, prompts)
-    try:
+    with explained(f"TransformerLens's bridge does not run {which}, so this project can't"):
         model = TransformerBridge.boot_transformers(
             str(source.place),
             device=network.device,
@@ -182,17 +159,11 @@ def _bridge(
         )
         model.enable_compatibility_mode(disable_warnings=True)
         found = log_probabilities(model.eval(), prompts)
-    except Exception as error:
-        raise ValueError(
-            f"TransformerLens's bridge does not run {source.name!r}, {architecture} with this "
-            f"configuration, so this project can't: {first_line(error)}"
-        ) from error
     difference = largest_difference(found, expected)
     if not difference <= TOLERANCE:
         raise ValueError(
-            f"TransformerLens's bridge computes something else than transformers from "
-            f"{source.name!r}, {architecture} with this configuration: log-probabilities differ by "
-            f"{difference:.1e} of the largest; no score of it would be right."
+            f"TransformerLens's bridge computes something else than transformers from {which}: "
+            f"log-probabilities differ by {difference:.1e} of the largest."
         )
     first = model.tokenizer.bos_token_id
     if first is None or first >= model.cfg.d_vocab:
@@ -201,12 +172,12 @@ def _bridge(
             "model knows: save one with a bos_token of the model's vocabulary."
         )
     model.cfg.model_name = source.name
-    _LOADED[model] = _Weights(checkpoint, now=_hash_weights(_weights_now(model)))
+    _LOADED[model] = checkpoint, _hash_bridge(model)
     return model
 
 
-def _weights_now(model: TransformerBridge) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+def _hash_bridge(model: TransformerBridge) -> str:
+    return _hash_weights(dict(model.named_parameters()) | dict(model.named_buffers()))
 
 
 def _hash_weights(weights: dict[str, Tensor]) -> str:
@@ -218,30 +189,17 @@ def _hash_weights(weights: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _configuration(model: TransformerBridge) -> dict[str, object]:
-    """What the computation is configured by, transformers' words and the bridge's."""
-    names = ("architecture", "n_heads", "act_fn", "eps", "normalization_type")
-    said = cast(PreTrainedModel, model.original_model).config.to_diff_dict()
-    return {name: value for name, value in said.items() if name not in _NO_NUMBERS} | {
-        f"bridge.{name}": getattr(model.cfg, name) for name in names
-    }
-
-
 def _check_device(device: str | torch.device) -> torch.device:
-    available = ["cpu"]
-    available += ["cuda"] if torch.cuda.is_available() else []
-    available += ["mps"] if torch.backends.mps.is_available() else []
+    mps = torch.backends.mps.is_available()
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(mps)}
     try:
         place = torch.device(device)
-        if place.type in available and (place.index or 0) < _counted(place.type):
+        if (place.index or 0) < counts.get(place.type, 0):
             return place
     except (RuntimeError, TypeError):  # no such word
         pass
-    raise ValueError(f"Device {str(device)!r} is not available here: use {either(available)}.")
-
-
-def _counted(kind: str) -> int:
-    return torch.cuda.device_count() if kind == "cuda" else 1
+    available = sources.either([kind for kind, count in counts.items() if count])
+    raise ValueError(f"Device {str(device)!r} is not available here: use {available}.")
 
 
 @contextmanager

@@ -4,10 +4,10 @@ A directory is that directory, whatever it is called. Nothing is drawn at random
 that a checkpoint lacks.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
@@ -26,30 +26,20 @@ _HUB_NAMES = {"gpt2-small": "gpt2"}
 _POINTER = b"version https://git-lfs"
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A model's name as it was given, and where its files are: a directory or a hub id."""
 
     name: str
     place: Path | str
 
     @property
-    def local(self) -> bool:
-        """Whether it is on this machine."""
-        return isinstance(self.place, Path)
-
-    @property
     def reading(self) -> dict[str, bool]:
         """How transformers reads it: a directory never asks the hub, and no code of it is run."""
-        return {"local_files_only": self.local, "trust_remote_code": False}
+        return {"local_files_only": isinstance(self.place, Path), "trust_remote_code": False}
 
 
 def find(name: str | Path) -> Source:
-    """A directory of that name if there is one, else a testbed, else an id on the model hub.
-
-    Raises:
-        ValueError: where the name is empty, no text, or a file's.
-    """
+    """A directory of that name if there is one, else a testbed, else an id on the model hub."""
     if not isinstance(name, str | Path) or not str(name).strip():
         raise ValueError(
             f"A model's name was expected and {name!r} was given: name a testbed "
@@ -66,36 +56,23 @@ def find(name: str | Path) -> Source:
 
 
 def available_testbeds() -> list[str]:
-    """The names of the models that ship with the project and load without a network.
-
-    Examples:
-        >>> from analysis.models import available_testbeds
-        >>> available_testbeds()
-        ['testbed', 'testbed-2', 'testbed-3']
-    """
+    """The names of the models that ship with the project and load without a network."""
     return sorted(path.parent.name for path in paths.MODELS.glob("*/config.json"))
 
 
 def read_config(source: Source) -> PretrainedConfig:
-    """The configuration, of an architecture that the bridge reads from left to right.
-
-    Raises:
-        ValueError: where there is none, or it is of another architecture.
-    """
-    _check_files(source)
-    try:
-        config = AutoConfig.from_pretrained(str(source.place), **source.reading)
-    except Exception as error:
-        if source.local:
-            raise ValueError(
-                f"{source.name!r} holds no model that can be read, its config.json is broken or of "
-                f"an unknown kind: {first_line(error)}"
-            ) from error
-        raise ValueError(
+    """The configuration, of an architecture that the bridge reads from left to right."""
+    if isinstance(source.place, Path):
+        _check_files(source.name, source.place)
+        fault = f"{source.name!r} holds no model, its config.json is broken or of an unknown kind"
+    else:
+        fault = (
             f"Model {source.name!r} not found: there is no such directory here, and the model hub "
             f"has no such model or cannot be reached; {either(available_testbeds())} are "
             "available offline."
-        ) from error
+        )
+    with explained(fault, why=isinstance(source.place, Path)):
+        config = AutoConfig.from_pretrained(str(source.place), **source.reading)
     architecture = architecture_of(config)
     left_to_right = architecture.endswith(("LMHeadModel", "ForCausalLM"))
     if not left_to_right or architecture not in SUPPORTED_ARCHITECTURES:
@@ -113,15 +90,11 @@ def architecture_of(config: PretrainedConfig) -> str:
 
 
 def read_network(source: Source, config: PretrainedConfig) -> PreTrainedModel:
-    """transformers' own model in float32, every weight from the checkpoint.
+    """transformers' own model in float32, every weight from the checkpoint and finite.
 
     Attention is computed as it is written ("eager"), as the bridge does, so that both compare.
-
-    Raises:
-        ValueError: where weights cannot be read, are missing, unexpected, of another shape, or not
-            finite.
     """
-    try:
+    with explained(f"The weights of {source.name!r} cannot be read"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(source.place),
             config=config,
@@ -130,18 +103,13 @@ def read_network(source: Source, config: PretrainedConfig) -> PreTrainedModel:
             output_loading_info=True,
             **source.reading,
         )
-        network, report = loaded
-    except Exception as error:
-        raise ValueError(
-            f"The weights of {source.name!r} cannot be read: {first_line(error)}"
-        ) from error
-    buffers = dict(network.named_buffers())
+    network, report = loaded
     # What a configuration decides is no weight, though older versions saved it as one.
-    unexpected = [name for name in report["unexpected_keys"] if name not in buffers]
+    unexpected = set(report["unexpected_keys"]) - {name for name, _ in network.named_buffers()}
     faults = {
-        "lacks": sorted(report["missing_keys"]),
-        "has unknown": sorted(unexpected),
-        "has another shape of": sorted(str(key[0]) for key in report["mismatched_keys"]),
+        "lacks": report["missing_keys"],
+        "has unknown": unexpected,
+        "has another shape of": {str(key[0]) for key in report["mismatched_keys"]},
     }
     told = [f"{fault} {_some(names)}" for fault, names in faults.items() if names]
     if told:
@@ -159,18 +127,17 @@ def read_network(source: Source, config: PretrainedConfig) -> PreTrainedModel:
 
 
 def read_tokenizer(source: Source) -> PreTrainedTokenizerBase:
-    """The tokenizer, which puts the first token in front of a text where it knows one.
-
-    Raises:
-        ValueError: where there is none; transformers makes an empty one out of nothing.
-    """
-    missing = f"{source.name!r} has no tokenizer that can be read: save it beside the weights"
-    try:
-        tokenizer = _tokenizer(str(source.place), source.reading)
-    except Exception as error:
-        raise ValueError(f"{missing} ({first_line(error)}).") from error
+    """The tokenizer, which puts the first token in front of a text where it knows one."""
+    missing = f"{source.name!r} has no tokenizer that can be read; save it beside the weights"
+    with explained(missing):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(source.place), add_bos_token=True, **source.reading
+            )
+        except ValueError:  # raised where there is no token to put in front
+            tokenizer = AutoTokenizer.from_pretrained(str(source.place), **source.reading)
     if set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids):
-        raise ValueError(f"{missing}.")
+        raise ValueError(f"{missing}.")  # transformers made an empty one out of nothing
     return tokenizer
 
 
@@ -179,44 +146,39 @@ def either(names: Sequence[str]) -> str:
     return " or ".join(repr(name) for name in names)
 
 
-def _tokenizer(place: str, reading: dict[str, bool]) -> PreTrainedTokenizerBase:
+@contextmanager
+def explained(fault: str, why: bool = True) -> Iterator[None]:
+    """Whatever another library raises is this fault, and `why` the first line of what it said."""
     try:
-        return AutoTokenizer.from_pretrained(place, add_bos_token=True, **reading)
-    except ValueError:  # raised where there is no token to put in front
-        return AutoTokenizer.from_pretrained(place, **reading)
+        yield
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        said = f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
+        raise ValueError(f"{fault}: {said}" if why else fault) from error
 
 
-def _check_files(source: Source) -> None:
+def _check_files(name: str, directory: Path) -> None:
     """What a directory lacks, before transformers says so in its own words."""
-    if not isinstance(source.place, Path):
-        return
-    files = {path.name: path for path in sorted(source.place.iterdir()) if path.is_file()}
-    for name, path in files.items():
-        with path.open("rb") as file:
-            if file.read(len(_POINTER)) == _POINTER:
+    files = {path.name: path for path in sorted(directory.iterdir()) if path.is_file()}
+    for file, path in files.items():
+        with path.open("rb") as opened:
+            if opened.read(len(_POINTER)) == _POINTER:
                 raise ValueError(
-                    f"{name} in {source.name!r} is a Git LFS pointer and not the file itself: run "
+                    f"{file} in {name!r} is a Git LFS pointer and not the file itself: run "
                     "git lfs pull there."
                 )
-    if "config.json" in files:
-        return
-    if "adapter_config.json" in files:
+    if "config.json" not in files and "adapter_config.json" in files:
         raise ValueError(
-            f"{source.name!r} holds an adapter and no model: merge it into its base model and save "
-            "the whole."
+            f"{name!r} holds an adapter and no model: merge it into its base model and save the "
+            "whole."
         )
-    raise ValueError(
-        f"{source.name!r} holds no model: a directory with a config.json, weights and a tokenizer, "
-        "as transformers saves them, was expected."
-    )
+    if "config.json" not in files:
+        raise ValueError(
+            f"{name!r} holds no model: a directory with a config.json, weights and a tokenizer, as "
+            "transformers saves them, was expected."
+        )
 
 
-def _some(names: Sequence[str], most: int = 3) -> str:
+def _some(names: Collection[str], most: int = 3) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def first_line(error: Exception) -> str:
-    """What another library said, in a line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
+    return ", ".join(sorted(names)[:most]) + more

@@ -9,10 +9,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import hypothesis
+import jaxtyping
 import pytest
 import torch
 from transformer_lens.model_bridge import TransformerBridge
@@ -25,6 +27,7 @@ from transformers import (
 )
 
 from analysis import load_model, paths
+from analysis.metrics import Labels, Metric, Readout
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,6 +40,14 @@ hypothesis.settings.load_profile("project")
 @pytest.fixture(scope="session")
 def testbed() -> TransformerBridge:
     return load_model("testbed")
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """As users call the library: nothing checks types, so a wrong choice reaches its sentence."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")
@@ -71,11 +82,15 @@ class Paper(NamedTuple):
 
 @pytest.fixture(scope="session")
 def paper(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Paper:
-    """What `make paper` makes without Quarto, of a tiny model."""
+    """What `make paper` makes without Quarto, of a tiny random model.
+
+    Of a random model not every sentence holds: the pages have callouts there.
+    """
     project, results = (tmp_path_factory.mktemp(name) for name in ("project", "results"))
     shutil.copy(ROOT / "_quarto.yml", project)
-    made = shutil.ignore_patterns("charts.js", "data", "reference")
+    made = shutil.ignore_patterns("paper.qmd", "reference")
     shutil.copytree(ROOT / "report", project / "report", ignore=made)
+    (project / "report" / "charts.js").unlink(missing_ok=True)
     environment = {
         "ANALYSIS_RESULTS": str(results),
         "ANALYSIS_PROMPTS": "20",
@@ -84,9 +99,9 @@ def paper(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Pap
         "PYTHONPATH": str(ROOT),
     }
 
-    def analysis(command: str) -> str:
+    def python(*arguments: str) -> str:
         ran = subprocess.run(
-            [sys.executable, "-m", "analysis", command],
+            [sys.executable, *arguments],
             capture_output=True,
             text=True,
             cwd=project,
@@ -95,9 +110,9 @@ def paper(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Pap
         assert ran.returncode == 0, ran.stderr
         return ran.stdout
 
-    printed = analysis("run")
+    printed = python("-m", "analysis", "run")
     computed = {path.name for path in results.glob("*.parquet")}
-    analysis("preview")
+    python("report/furniture/preview.py", "_site")
     late = {path.name for path in results.glob("*.parquet")} - computed
     return Paper(project, project / "_site", environment, printed, computed, late)
 
@@ -105,6 +120,17 @@ def paper(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Pap
 def random_tokens(model: TransformerBridge, prompts: int, positions: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(prompts * 100 + positions)
     return torch.randint(0, model.cfg.d_vocab, (prompts, positions), generator=generator)
+
+
+def weighed(logits: torch.Tensor, labels: Labels) -> torch.Tensor:
+    """A metric in which every logit counts, each by a weight of its own."""
+    return logits @ torch.randn(logits.shape[-1], generator=torch.manual_seed(0))
+
+
+def readout(prompts: int, metric: Metric = weighed) -> Readout:
+    """A metric with made-up answers, a right and a wrong one for each prompt."""
+    tokens = torch.arange(2 * prompts).reshape(prompts, 2)
+    return Readout(metric, Labels(tokens, torch.tensor([[1.0, -1.0]] * prompts)))
 
 
 def saved(config: PretrainedConfig, directory: Path) -> Path:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from analysis.bench.workloads import Shape, random_pairs
 from analysis.forward import BaseRun, Forward
-from analysis.forward.engine import replaced
 from analysis.metrics import Labels
 from analysis.tasks import PromptPairs
 
@@ -29,7 +28,8 @@ class LinearLayers(Forward):
         self.reads, self.weights, self.metric = reads, weights, metric
         self.width = len(reads)
 
-    def writes(self, kind, layer):
+    def writes(self, site):
+        kind, layer = site
         size = {"heads": 1, "neurons": self.width}[kind]
         writes = torch.zeros(size, 1, 2 * self.width)
         if kind == "neurons":
@@ -43,28 +43,27 @@ class LinearLayers(Forward):
         activations = {("heads", layer): silent for layer in range(2)}
         activations["neurons", 0] = early.unsqueeze(-1)
         activations["neurons", 1] = (early @ self.weights.T).unsqueeze(-1)
-        after = dict.fromkeys(activations, stream)
-        return BaseRun(self, tokens, first, activations, after, self._logits(early, stream))
+        return BaseRun(self, tokens, first, activations, self._logits(early, stream))
 
-    def resume(self, run, kind, layer, change, columns, normalised):
+    def resume(self, run, site, change, readout):
         raise AssertionError("neither effects nor mediation resume")
 
-    def trace(self, run, kind, layer, change):
+    def trace(self, run, site, change):
         early = run.activations["neurons", 0].squeeze(-1) + change[..., : self.width]
-        for place in self.places_after(kind, layer):
-            if place == ("neurons", 1):
-                yield place, (early @ self.weights.T).unsqueeze(-1)
+        for later in self.sites_after(site):
+            if later == ("neurons", 1):
+                yield later, (early @ self.weights.T).unsqueeze(-1)
             else:
-                yield place, run.activations[place].expand(*change.shape[:-1], -1, 1)
+                yield later, run.activations[later].expand(*change.shape[:-1], -1, 1)
 
-    def replace(self, run, values, chosen, columns, normalised):
+    def replace(self, run, values, chosen, readout):
         mask = chosen["neurons"]
         early = run.activations["neurons", 0].repeat(len(mask), 1, 1, 1)
-        early = replaced(early, values["neurons", 0], mask, 0).squeeze(-1)
+        early = self.replaced(early, values["neurons", 0], mask[:, 0]).squeeze(-1)
         late = (early @ self.weights.T).unsqueeze(-1)
-        late = replaced(late, values["neurons", 1], mask, 1).squeeze(-1)
+        late = self.replaced(late, values["neurons", 1], mask[:, 1]).squeeze(-1)
         logits = self._logits(early, torch.cat([early, late], dim=-1)).unflatten(0, (len(mask), -1))
-        return logits.gather(-1, columns.expand(len(mask), -1, -1))
+        return readout.of_vocabulary(logits)
 
     def floats_kept(self, length, first):
         return 1

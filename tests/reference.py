@@ -1,4 +1,4 @@
-"""One pair of a data set through the independent implementations of `analysis.bench`."""
+"""One pair of a data set through `analysis.forward.reference`, and through Captum."""
 
 from collections.abc import Callable
 
@@ -7,137 +7,112 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from analysis import PromptPairs
-from analysis.bench import contenders
-from analysis.bench.contenders import HOOKS, hooked_activation, hooked_logits
-from analysis.forward import KINDS
+from analysis.bench import measure
+from analysis.choices import KINDS
+from analysis.forward.reference import activation, integrate, patch, run
 from analysis.metrics import Readout
 
 
-def sides(pairs: PromptPairs, place: int, direction: str = "noising") -> tuple[Tensor, Tensor]:
+def sides(pairs: PromptPairs, prompt: int, direction: str = "noising") -> tuple[Tensor, Tensor]:
     """One pair's base and source tokens."""
-    clean, corrupted = pairs.clean_tokens[place][None], pairs.corrupted_tokens[place][None]
+    clean, corrupted = pairs.clean_tokens[prompt][None], pairs.corrupted_tokens[prompt][None]
     return (clean, corrupted) if direction == "noising" else (corrupted, clean)
 
 
-def readout(pairs: PromptPairs, place: int) -> Readout:
-    return Readout(pairs.metric, pairs.labels[torch.tensor([place])])
+def readout(pairs: PromptPairs, prompt: int) -> Readout:
+    return Readout(pairs.metric, pairs.labels[torch.tensor([prompt])])
 
 
-def hook_loop(
+def patched(
     model: TransformerBridge,
     pairs: PromptPairs,
-    place: int,
-    kind: str,
-    layer: int,
+    prompt: int,
+    site: tuple[str, int],
     component: int,
     direction: str = "noising",
 ) -> float:
     """AP of one component by one hooked run."""
-    base, source = sides(pairs, place, direction)
-    (effect,) = contenders.hook_loop(
-        model, base, source, readout(pairs, place), kind, layer, [component]
-    )
+    runs = sides(pairs, prompt, direction)
+    (effect,) = patch(model, runs, readout(pairs, prompt), site, [component])
     return effect.item()
 
 
 def captum(
     model: TransformerBridge,
     pairs: PromptPairs,
-    place: int,
-    kind: str,
-    layer: int,
+    prompt: int,
+    site: tuple[str, int],
     direction: str = "noising",
     steps: int = 16,
     rule: str = "gausslegendre",
 ) -> Tensor:
     """IG of a layer's components."""
-    base, source = sides(pairs, place, direction)
-    return contenders.captum(model, base, source, readout(pairs, place), kind, layer, steps, rule)[
-        0
-    ]
-
-
-def integrated_by_hooks(
-    model: TransformerBridge,
-    base: Tensor,
-    source: Tensor,
-    measure: Readout,
-    kind: str,
-    layer: int,
-    path: list[tuple[float, float]],
-) -> Tensor:
-    """Layer-joint IG in the model's own precision (Captum's weights are float32)."""
-    start, end = (hooked_activation(model, tokens, kind, layer) for tokens in (base, source))
-    total = torch.zeros_like(start)
-    for node, weight in path:
-        point = (start + node * (end - start)).requires_grad_()
-        logits = model.run_with_hooks(
-            base,
-            fwd_hooks=[(contenders.HOOKS[kind].format(layer), lambda act, hook, at=point: at)],
-        )
-        (gradient,) = torch.autograd.grad(measure.of_vocabulary(logits[:, -1]).sum(), point)
-        total += weight * gradient
-    scores = total * (end - start)
-    return scores.sum(dim=(1, 3) if kind == "heads" else 1)
+    runs = sides(pairs, prompt, direction)
+    return measure.captum((model, runs, readout(pairs, prompt), site), steps, rule)[0]
 
 
 def ablated(
     model: TransformerBridge,
     pairs: PromptPairs,
-    place: int,
-    kind: str,
-    layer: int,
+    prompt: int,
+    site: tuple[str, int],
     direction: str = "noising",
     edit: Callable[[Tensor], Tensor] = torch.zeros_like,
 ) -> float:
     """The metric's change when one layer's heads or neurons are edited in the base run."""
-    base, _ = sides(pairs, place, direction)
-    measure = readout(pairs, place).of_vocabulary
-    with torch.no_grad():
-        after = measure(hooked_logits(model, base, kind, layer, edit))
-        return (after - measure(model(base)[:, -1])).item()
+    base, _ = sides(pairs, prompt, direction)
+    return metric_of(model, pairs, prompt, base, {site: edit}) - metric_of(
+        model, pairs, prompt, base, {}
+    )
+
+
+@torch.no_grad()
+def metric_of(
+    model: TransformerBridge,
+    pairs: PromptPairs,
+    prompt: int,
+    tokens: Tensor,
+    edits: dict[tuple[str, int], Callable[[Tensor], Tensor]],
+) -> float:
+    """The metric of a run with some sites' activations edited."""
+    logits, _ = run(model, tokens, edits)
+    return readout(pairs, prompt).of_vocabulary(logits).item()
+
+
+def put_in(
+    values: dict[tuple[str, int], Tensor], components: list[tuple[str, int, int]]
+) -> dict[tuple[str, int], Callable[[Tensor], Tensor]]:
+    """Edits that put in these components' values, of any layers and kinds."""
+
+    def edit(activation: Tensor, site: tuple[str, int]) -> Tensor:
+        for *its_site, component in components:
+            if tuple(its_site) == site:
+                activation[:, :, component] = values[site][:, :, component]
+        return activation
+
+    sites = {(kind, layer) for kind, layer, _ in components}
+    return {site: lambda activation, site=site: edit(activation, site) for site in sites}
 
 
 @torch.no_grad()
 def activations_when_patched(
-    model: TransformerBridge,
-    base: Tensor,
-    source: Tensor,
-    patched: list[tuple[str, int, int]],
+    model: TransformerBridge, base: Tensor, source: Tensor, patched: list[tuple[str, int, int]]
 ) -> dict[tuple[str, int], Tensor]:
     """Every layer's `hook_result` and `hook_post` with these components at the source's."""
-    model.set_use_attn_result(True)
-    names = {
-        (kind, layer): HOOKS[kind].format(layer)
-        for kind in KINDS
-        for layer in range(model.cfg.n_layers)
-    }
-    _, values = model.run_with_cache(source, names_filter=list(names.values()))
-    values = {name: values[name].clone() for name in names.values()}
-    found: dict[tuple[str, int], Tensor] = {}
-
-    def hook_for(place: tuple[str, int]) -> Callable:
-        def edit(activation: Tensor, hook: object) -> Tensor:
-            activation = activation.clone()
-            for kind, layer, component in patched:
-                if (kind, layer) == place:
-                    activation[:, :, component] = values[names[place]][:, :, component]
-            found[place] = activation.clone()
-            return activation
-
-        return edit
-
-    hooks = [(name, hook_for(place)) for place, name in names.items()]
-    model.run_with_hooks(base, fwd_hooks=hooks)
-    return found
+    sites = [(kind, layer) for kind in KINDS for layer in range(model.cfg.n_layers)]
+    _, values = run(model, source, {}, sites)
+    return run(model, base, put_in(values, patched), sites)[1]
 
 
 __all__ = [
     "ablated",
+    "activation",
     "activations_when_patched",
     "captum",
-    "hook_loop",
-    "hooked_activation",
-    "integrated_by_hooks",
+    "integrate",
+    "metric_of",
+    "patched",
+    "put_in",
+    "readout",
     "sides",
 ]

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +8,6 @@ from hypothesis import strategies as st
 from analysis import activation_patching, load_task
 from analysis.ablation import (
     MIB_SHARES,
-    Exclusive,
     activation_differences,
     area_to_one,
     area_under,
@@ -17,9 +17,7 @@ from analysis.ablation import (
     multi_ablated_performance,
     random_sets,
 )
-from analysis.attribution.parts import DIRECTIONS
-from analysis.bench.contenders import HOOKS, hooked_activation
-from analysis.metrics import Readout
+from analysis.choices import DIRECTIONS
 
 SHAPE = {"heads": (3, 4), "neurons": (3, 128)}
 
@@ -29,9 +27,9 @@ def pairs(tiny):
     return load_task("ioi", tiny, n=4)
 
 
-def one(shape: tuple[int, int], *places: tuple[int, int]) -> np.ndarray:
+def one(shape: tuple[int, int], *components: tuple[int, int]) -> np.ndarray:
     mask = np.zeros((1, *shape), dtype=bool)
-    for layer, component in places:
+    for layer, component in components:
         mask[0, layer, component] = True
     return mask
 
@@ -51,28 +49,16 @@ def test_one_component_ablated_is_its_patching_effect(tiny, pairs, kind, directi
 @pytest.mark.parametrize("kind", SHAPE)
 def test_several_components_are_ablated_together_as_by_hooks(tiny, pairs, kind):
     """Components of different layers, one hook a layer; a hook for the last alone would differ."""
-    places = [(0, 1), (1, 0), (1, 3), (2, 2)]
-    found = multi_ablated_performance(tiny, pairs, one(SHAPE[kind], *places), kind)
-    tiny.set_use_attn_result(kind == "heads")
-    for place in range(len(pairs)):
-        clean, corrupted = pairs.clean_tokens[place][None], pairs.corrupted_tokens[place][None]
-        names = [HOOKS[kind].format(layer) for layer in range(3)]
-        with torch.no_grad():
-            _, cache = tiny.run_with_cache(corrupted, names_filter=names)
-        values = {name: cache[name].clone() for name in names}
-
-        def edit(activation, hook, values=values):
-            activation = activation.clone()
-            for layer, component in places:
-                if hook.name == HOOKS[kind].format(layer):
-                    activation[:, :, component] = values[hook.name][:, :, component]
-            return activation
-
-        with torch.no_grad():
-            logits = tiny.run_with_hooks(clean, fwd_hooks=[(name, edit) for name in names])
-        readout = Readout(pairs.metric, pairs.labels[torch.tensor([place])])
-        expected = readout.of_vocabulary(logits[:, -1])
-        torch.testing.assert_close(found[0, place : place + 1], expected, rtol=1e-4, atol=1e-4)
+    chosen = [(0, 1), (1, 0), (1, 3), (2, 2)]
+    found = multi_ablated_performance(tiny, pairs, one(SHAPE[kind], *chosen), kind)
+    for index in range(len(pairs)):
+        base, source = reference.sides(pairs, index)
+        values = {
+            (kind, layer): reference.activation(tiny, source, (kind, layer)) for layer in range(3)
+        }
+        edits = reference.put_in(values, [(kind, *place) for place in chosen])
+        expected = reference.metric_of(tiny, pairs, index, base, edits)
+        assert found[0, index].item() == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", SHAPE)
@@ -97,7 +83,7 @@ def test_memory_changes_nothing(tiny, pairs, memory):
 
 def test_a_mean_leaves_short_groups_out(tiny):
     pairs = load_task("ioi", tiny, n=60)
-    few = [place for group in pairs.groups() if len(group) < 8 for place in group]
+    few = [index for group in pairs.groups() if len(group) < 8 for index in group]
     assert few
     found = multi_ablated_performance(tiny, pairs, one((3, 4), (0, 0)), "heads", baseline="mean")
     expected = activation_patching(tiny, pairs, baseline="mean", kinds=("heads",))
@@ -107,6 +93,7 @@ def test_a_mean_leaves_short_groups_out(tiny):
     )
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_unknown_choices_are_named(tiny, pairs):
     with pytest.raises(ValueError, match="sideways"):
         multi_ablated_performance(tiny, pairs, one((3, 4)), "heads", direction="sideways")
@@ -117,11 +104,9 @@ def test_unknown_choices_are_named(tiny, pairs):
 @given(seed=st.integers(0, 99), k=st.integers(1, 12))
 def test_two_methods_top_components_divide_in_three(seed, k):
     a, b = np.random.default_rng(seed).normal(size=(2, 3, 4))
-    sets = Exclusive(largest(a, k), largest(b, k))
-    assert sets.first.sum() == sets.second.sum() == k
-    assert sets.first_only.sum() == sets.second_only.sum()
-    union = sets.shared.astype(int) + sets.first_only + sets.second_only
-    assert (union == (sets.first | sets.second)).all()
+    first, second = largest(a, k), largest(b, k)
+    assert first.sum() == second.sum() == k
+    assert (first & ~second).sum() == (second & ~first).sum() == k - (first & second).sum()
 
 
 @given(seed=st.integers(0, 99), size=st.integers(0, 6))
@@ -187,7 +172,7 @@ def test_activation_differences_do_not_cancel(tiny, pairs, kind):
         expected = torch.zeros(SHAPE[kind][1])
         for clean, corrupted in zip(pairs.clean_tokens, pairs.corrupted_tokens, strict=True):
             base, source = (
-                hooked_activation(tiny, tokens[None], kind, layer)[0]
+                reference.activation(tiny, tokens[None], (kind, layer))[0]
                 for tokens in (clean, corrupted)
             )
             change = (source - base).movedim(1, 0).flatten(1)

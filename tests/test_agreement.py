@@ -1,14 +1,20 @@
+import inspect
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import kendalltau, linregress, pearsonr, spearmanr
+from scipy.stats import kendalltau, linregress, pearsonr, spearmanr, t
 
+from analysis import Scores, activation_patching, integrated_gradients, load_task
 from analysis.agreement import (
     average,
     average_correlation,
     concordance,
+    correlation_across_prompts,
     correlation_of_means,
     correlations,
     jaccard_at,
@@ -24,6 +30,7 @@ from analysis.agreement import (
     split_halves,
     top,
 )
+from analysis.choices import KINDS, Kind
 
 STATISTICS = {
     "pearson": pearson,
@@ -54,22 +61,108 @@ def test_correlations_are_scipys(seed):
 
 
 @given(seeds)
-def test_correlation_of_means_is_scipys(seed):
+def test_correlation_of_heads_means_is_scipys(seed):
     a, b = scores(seed)
     expected = pearsonr(a.mean(axis=0).ravel(), b.mean(axis=0).ravel()).statistic
-    estimate = correlation_of_means(a, b)
+    estimate = correlation_of_means(a, b, "heads")
     assert estimate.mean == pytest.approx(expected, abs=1e-12)
     assert estimate.low <= estimate.high
 
 
+def sums_across(a: np.ndarray, b: np.ndarray) -> float:
+    """Σ_{p≠q} of the covariances of a prompt's scores and another's, one by one."""
+    prompts = range(len(a))
+    return sum(np.cov(a[p], b[q])[0, 1] for p in prompts for q in prompts if p != q)
+
+
+def r_across(a: np.ndarray, b: np.ndarray) -> float:
+    return sums_across(a, b) / np.sqrt(sums_across(a, a) * sums_across(b, b))
+
+
+def agreeing(seed: int, prompts: int = 6, noise: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    """Two methods that measure nearly the same, whose noise is half shared."""
+    random = np.random.default_rng(seed)
+    truth, shared = random.normal(size=15), noise * random.normal(size=(prompts, 15))
+    first, second = (noise * random.normal(size=(prompts, 15)) for _ in range(2))
+    return truth + shared + first, truth + random.normal(size=15) + shared + second
+
+
+@given(seeds)
+def test_correlation_across_prompts_is_a_double_loop_and_its_jackknife(seed):
+    a, b = agreeing(seed)
+    left_out = [r_across(np.delete(a, p, axis=0), np.delete(b, p, axis=0)) for p in range(6)]
+    error = np.sqrt(5 / 6 * ((left_out - np.mean(left_out)) ** 2).sum())
+    whole, reach = r_across(a, b), t.ppf(0.975, 5) * error
+    expected = np.clip([whole, whole - reach, whole + reach], -1, 1)
+    found = correlation_of_means(a.reshape(6, 3, 5), b.reshape(6, 3, 5), "neurons")
+    assert found == correlation_across_prompts(a, b)
+    assert (found.mean, found.low, found.high) == pytest.approx(tuple(expected), abs=1e-9)
+    assert found.sd == pytest.approx(error, abs=1e-9)
+
+
+def test_correlation_across_prompts_of_many_is_that_of_the_means():
+    """A noise-free pair is Pearson's, whose interval is a point."""
+    a, b = (np.tile(side[0], (9, 1)) for side in agreeing(0))
+    r = pearsonr(a[0], b[0]).statistic
+    assert correlation_across_prompts(a, b) == pytest.approx((r, 0, r, r), abs=1e-6)
+    assert correlation_across_prompts(a, a) == pytest.approx((1, 0, 1, 1), abs=1e-6)
+    assert correlation_across_prompts(a, -a) == pytest.approx((-1, 0, -1, -1), abs=1e-6)
+
+
+def test_correlation_across_prompts_beyond_one_is_cut_and_has_an_interval():
+    """Whether r itself or one without a prompt is beyond 1: the interval is on r, cut at 1."""
+    beyond = 0
+    for seed in range(30):
+        a, b = agreeing(seed, noise=0.7)
+        b = a + 0.7 * np.random.default_rng(seed).normal(size=a.shape)
+        left_out = [r_across(np.delete(a, p, axis=0), np.delete(b, p, axis=0)) for p in range(6)]
+        whole = r_across(a, b)
+        if max(whole, *left_out) >= 1:
+            beyond += whole > 1
+            reach = t.ppf(0.975, 5) * np.sqrt(5 * np.var(left_out))
+            expected = (min(whole, 1), np.sqrt(5 * np.var(left_out)), min(whole - reach, 1), 1)
+            assert correlation_across_prompts(a, b) == pytest.approx(expected, abs=1e-9)
+    assert beyond > 3
+
+
+def test_correlation_across_prompts_is_nan_where_it_is_undefined():
+    """One prompt; constant scores; prompts that share less than nothing. Two have no jackknife."""
+    a, b = agreeing(0)
+    opposed = np.stack([a[0], -a[0], a[1], -a[1]])
+    for sides in ((a[:1], b[:1]), (np.full((4, 15), 0.1), b[:4]), (opposed, b[:4])):
+        assert np.isnan(correlation_across_prompts(*sides)).all()
+        assert np.isnan(correlation_across_prompts(*sides[::-1])).all()
+    for seed in range(20):  # whatever rounding leaves of what is 0
+        assert np.isnan(correlation_across_prompts(*agreeing(seed, prompts=1))).all()
+    two = correlation_across_prompts(a[:2], b[:2])
+    assert two.mean == pytest.approx(r_across(a[:2], b[:2])) and np.isnan(two[1:]).all()
+
+
+def test_the_kind_decides_the_correlation_of_means():
+    with pytest.raises(ValueError, match="no kind 'head': expected one of 'heads', 'neurons'"):
+        inspect.unwrap(correlation_of_means)(*scores(0), "head")  # without the tests' type hook
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(seed=seeds, scale=st.floats(0.01, 100), order=st.permutations(range(6)))
+def test_correlation_of_means_is_blind_to_scale_side_and_order_of_prompts(kind, seed, scale, order):
+    a, b = agreeing(seed)
+    expected = correlation_of_means(a, b, kind)
+    for sides in ((b, a), (scale * a, b), (a + scale, b)):
+        assert correlation_of_means(*sides, kind) == pytest.approx(expected, abs=1e-9)
+    shuffled = correlation_of_means(a[order], b[order], kind)
+    assert shuffled.mean == pytest.approx(expected.mean)
+    if kind == "neurons":
+        assert shuffled == pytest.approx(expected, abs=1e-9), "nothing is drawn"
+
+
 @given(seed=seeds, scale=st.floats(0.01, 100), shift=st.floats(-10, 10))
-def test_correlation_is_symmetric_and_blind_to_positive_scale_and_shift(seed, scale, shift):
+def test_average_correlation_is_symmetric_and_blind_to_positive_scale_and_shift(seed, scale, shift):
     a, b = scores(seed)
-    for correlate in (average_correlation, correlation_of_means):
-        expected = correlate(a, b).mean
-        assert correlate(b, a).mean == pytest.approx(expected)
-        assert correlate(scale * a + shift, b).mean == pytest.approx(expected)
-        assert correlate(-a, b).mean == pytest.approx(-expected)
+    expected = average_correlation(a, b).mean
+    assert average_correlation(b, a).mean == pytest.approx(expected)
+    assert average_correlation(scale * a + shift, b).mean == pytest.approx(expected)
+    assert average_correlation(-a, b).mean == pytest.approx(-expected)
     assert (np.abs(correlations(a, scale * a)) <= 1).all(), "rounding never shows"
 
 
@@ -90,7 +183,7 @@ def test_a_seed_decides_the_interval():
     a, b = scores(0)
     for measure, sides in [
         (average_correlation, (a, b)),
-        (correlation_of_means, (a, b)),
+        (partial(correlation_of_means, kind="heads"), (a, b)),
         (measure_overlap, (a > 0, b > 0)),
     ]:
         first, again, other = (measure(*sides, seed=seed) for seed in (1, 1, 2))
@@ -110,11 +203,11 @@ def test_one_prompt_has_a_value_but_no_interval_and_two_have_one():
     a, b = scores(0, prompts=1)
     assert np.isfinite(average_correlation(a, b).mean)
     assert np.isnan(average_correlation(a, b).low)
-    assert np.isnan(correlation_of_means(a, b).low)
+    assert np.isnan(correlation_of_means(a, b, "heads").low)
     a, b = scores(0, prompts=2)
     for estimate in (
         average_correlation(a, b),
-        correlation_of_means(a, b),
+        correlation_of_means(a, b, "heads"),
         *split_halves(pearson, a, b),
     ):
         assert np.isfinite(estimate).all(), "two have one"
@@ -225,11 +318,11 @@ def test_split_halves_tell_noise_from_disagreement():
     random = np.random.default_rng(0)
     truth = random.normal(size=60)
     a, b = (truth + 3 * random.normal(size=(40, 60)) for _ in range(2))
-    noisy = split_halves(pearson, a, b)
-    assert noisy.across.mean == pytest.approx(noisy.first.mean, abs=0.1)
-    assert noisy.across.mean < 0.9
-    exact = split_halves(pearson, np.tile(truth, (4, 1)), np.tile(-truth, (4, 1)))
-    assert (exact.first.mean, exact.across.mean) == (pytest.approx(1), pytest.approx(-1))
+    first, _, across = split_halves(pearson, a, b)
+    assert across.mean == pytest.approx(first.mean, abs=0.1)
+    assert across.mean < 0.9
+    first, _, across = split_halves(pearson, np.tile(truth, (4, 1)), np.tile(-truth, (4, 1)))
+    assert (first.mean, across.mean) == (pytest.approx(1), pytest.approx(-1))
     with pytest.raises(ValueError, match="two prompts"):
         split_halves(pearson, a[:1], b[:1])
 
@@ -238,9 +331,9 @@ def test_split_halves_never_share_a_prompt():
     """A method and itself agree across halves as the method does, not perfectly."""
     a, b = (side.reshape(40, -1) for side in scores(0, prompts=40, noise=3))
     same, turned, both = (split_halves(pearson, *pair) for pair in ((a, a), (b, a), (a, b)))
-    assert same.across == same.first == same.second
-    assert (turned.first, turned.second) == (both.second, both.first)
-    assert both.across not in (both.first, both.second)
+    assert same[0] == same[1] == same[2]
+    assert turned[:2] == both[1::-1]
+    assert both[2] not in both[:2]
     assert split_halves(pearson, a, b, seed=1) != both == split_halves(pearson, a, b)
 
 
@@ -255,7 +348,7 @@ def test_a_splits_numbers_are_those_of_the_splits():
     found = split_halves(statistic, np.eye(5), np.eye(5))
     squares = np.arange(200.0) ** 2
     low, high = np.quantile(squares, (0.025, 0.975))
-    assert found.across == pytest.approx((squares.mean(), squares.std(ddof=1), low, high))
+    assert found[2] == pytest.approx((squares.mean(), squares.std(ddof=1), low, high))
     first, second = sizes[0]
     assert set(first.ravel()) == {0, 0.5} and set(second.ravel()) == {0, 0.333333}
     assert ((first > 0) ^ (second > 0)).all()
@@ -275,19 +368,57 @@ def test_intervals_are_as_wide_as_normal_ones_for_many_normal_prompts():
     assert of_one.low == pytest.approx(estimate.low, abs=0.2 * error)
 
 
-def test_intervals_of_r_of_the_means_cover_the_true_one():
-    """60 prompts of two methods that share the prompts' noise, 150 times, known true means."""
-    random = np.random.default_rng(0)
-    first = random.normal(size=40)
-    second = first + 0.3 * random.normal(size=40)
-    truth = pearson(first[None], second[None])[0]
-    covered = []
-    for seed in range(150):
-        shared = 0.5 * random.normal(size=(60, 40))
-        own = 0.15 * random.normal(size=(60, 40))
-        found = of_means({"r": pearson}, first + shared, second + shared + own, seed, 300)["r"]
-        covered.append(found.low <= truth <= found.high)
-    assert 0.9 <= np.mean(covered) <= 0.98
+def coverage(kind: Kind, truth: float, draw: Callable, samples: int = 200) -> tuple[float, float]:
+    """How often 95 % intervals of r of the means hold the true r: those printed, the bootstrap's.
+
+    `draw` gives both methods' scores of prompts drawn independently.
+    """
+    random, hits = np.random.default_rng(0), np.zeros(2)
+    for seed in range(samples):
+        drawn = draw(random)
+        printed = correlation_of_means(*drawn, kind, seed)
+        bootstrap = of_means({"r": pearson}, *drawn, seed, resamples=200)["r"]
+        hits += [found.low <= truth <= found.high for found in (printed, bootstrap)]
+    return tuple(hits / samples)
+
+
+@pytest.fixture(scope="module")
+def population(testbed) -> tuple[Scores, Scores]:
+    """Sixteen prompts of a task whose neurons' scores are noisy, taken as all that there are."""
+    pairs = load_task("capital-country", testbed, n=16)
+    methods = activation_patching, integrated_gradients
+    ap, ig = (method(testbed, pairs, direction="denoising") for method in methods)
+    return ap, ig
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_printed_intervals_cover_r_of_the_means_on_the_testbeds_scores(population, kind):
+    """Fifty prompts at a time; the bootstrap, which is printed for heads, misses for neurons."""
+    a, b = (scores.of(kind).flatten(1).double().numpy() for scores in population)
+    (truth,) = pearson(a.mean(axis=0, keepdims=True), b.mean(axis=0, keepdims=True))
+
+    def draw(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        prompts = random.integers(0, len(a), size=50)
+        return a[prompts], b[prompts]
+
+    printed, bootstrap = coverage(kind, truth, draw)
+    assert 0.9 <= printed <= 0.98
+    assert (bootstrap < 0.5) if kind == "neurons" else (bootstrap >= 0.9)
+
+
+def test_printed_intervals_of_neurons_cover_a_known_truth():
+    """Thirty prompts, as much noise as signal, half of it shared by the methods."""
+    truths = np.random.default_rng(1).normal(size=(2, 300))
+    truths[1] += 2 * truths[0]
+    truth = pearsonr(*truths).statistic
+
+    def draw(random: np.random.Generator) -> list[np.ndarray]:
+        shared = random.normal(size=(30, 300))
+        return [of + shared + random.normal(size=(30, 300)) for of in truths]
+
+    printed, bootstrap = coverage("neurons", truth, draw)
+    assert 0.9 <= printed <= 0.98
+    assert bootstrap < 0.1
 
 
 def test_intervals_cover_a_known_truth():

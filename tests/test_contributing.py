@@ -2,13 +2,12 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
-import pytest
-import yaml
-
-from analysis import attribution, load_task, paths, preview, studies, tasks
-from analysis.attribution import Scores
+from analysis import activation_patching, load_task, tasks
+from report.furniture import preview
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
@@ -17,70 +16,50 @@ _FILE = re.compile(r"`([\w./-]+)`:\n\n(`{3,})\w+\n(.*?)^\2$", re.MULTILINE | re.
 FILES = {path: content for path, _, content in _FILE.findall(TEXT)}
 
 
-@pytest.fixture
-def written(tmp_path, monkeypatch) -> Path:
-    """The examples' files, in a folder that the library takes for a part of itself."""
-    for path, content in FILES.items():
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(content)
-    for package in (tasks, attribution, studies):
-        below = tmp_path / Path(*package.__name__.split("."))
-        monkeypatch.setattr(package, "__path__", [*package.__path__, str(below)])
-    return tmp_path
+def test_it_fits_a_screen():
+    assert TEXT.count("\n") <= 60
 
 
 def test_the_examples_are_new_files():
-    assert len(FILES) == 6
+    assert list(FILES) == ["analysis/attribution/movement.py", "report/totals.qmd"]
     assert not [path for path in FILES if (ROOT / path).exists()]
 
 
-def test_the_new_task_gives_prompt_pairs(written, tiny, monkeypatch):
-    monkeypatch.setattr(paths, "TASKS", written / "data" / "tasks")
-    pairs = load_task("subject-verb", tiny, n=8)
-    assert 'load_task("subject-verb", model, n=8)' in TEXT
-    assert len(pairs) == 8 and not pairs.left_out
+def test_what_a_new_task_is_named_in_is_there():
     assert "`_STUDIED`" in TEXT and list(tasks._STUDIED) == list(tasks.TASKS)
-    assert all(" and " in clean for clean in pairs.clean)
-    with pytest.raises(ValueError, match="only 30 exist"):
-        load_task("subject-verb", tiny, n=31)
 
 
-def test_the_new_method_obeys_its_law(written, tiny):
-    (law,) = (path for path in FILES if path.startswith("tests/"))
-    namespace: dict = {}
-    exec(compile(FILES[law], law, "exec"), namespace)
-    (test,) = (value for name, value in namespace.items() if name.startswith("test_"))
-    test(tiny)
-    scores = namespace["attribution_patching"](tiny, load_task("ioi", tiny, n=2))
-    assert isinstance(scores, Scores) and scores.heads.abs().max() > 0
+def test_the_new_method_gives_scores(tiny):
+    """By its formula: a component whose activations are the same in both runs hasn't moved."""
+    names: dict = {}
+    exec(compile(FILES["analysis/attribution/movement.py"], "movement.py", "exec"), names)
+    scores = names["movement"](tiny, load_task("ioi", tiny, n=2))
+    assert scores.heads.min() >= 0 and scores.neurons.min() >= 0
+    assert scores.heads.max() > 0 and scores.method == "movement"
+    same = activation_patching(tiny, load_task("ioi", tiny, n=2), kinds=("heads",)).heads
+    assert (scores.heads[same != 0] > 0).all()
 
 
-def test_the_new_page_shows_the_new_study(written, tiny, monkeypatch):
-    monkeypatch.setattr(paths, "RESULTS", written / "results")
-    monkeypatch.setattr(studies, "model_of_record", lambda: tiny)
-    (cell,) = (
-        cell.source
-        for cell in preview.read(written / "report" / "totals.qmd").cells
-        if cell.cell_type == "code"
+def test_the_new_page_is_one_of_the_site_and_a_part_of_the_pdf(tmp_path, monkeypatch):
+    """With its line in the `navbar`, and nowhere else."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("QUARTO_PROJECT_OUTPUT_DIR", "")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    page = tmp_path / "report" / "totals.qmd"
+    page.parent.mkdir()
+    page.write_text(FILES["report/totals.qmd"])
+    (tmp_path / "_quarto.yml").write_text(
+        "project: {type: website}\n"
+        "website: {navbar: {left: [{href: report/totals.qmd, text: Totals}]}}\n"
     )
-    *before, last = ast.parse(cell).body
-    assert isinstance(last, ast.Expr)
-    namespace: dict = {}
-    exec(compile(ast.Module(before, []), "totals.qmd", "exec"), namespace)
-    shown = eval(compile(ast.Expression(last.value), "totals.qmd", "eval"), namespace).data
-    assert all(f"| {task} |" in shown for task in tasks.TASKS)
-
-
-def test_a_page_is_named_where_the_recipe_says():
-    """As an existing page is."""
-    recipe = TEXT.split("## Add a study page")[1]
-    for name in ("_quarto.yml", "report/paper.qmd", "report/index.qmd", "tests/test_report.py"):
-        assert f"`{name}`" in recipe
-        assert "performance" in (ROOT / name).read_text()
-    assert (ROOT / "analysis" / "studies" / "everything.py").is_file()
-    site = yaml.safe_load((ROOT / "_quarto.yml").read_text())
-    assert "report/performance.qmd" in site["project"]["render"]
-    assert "report/performance.qmd" in str(site["website"]["navbar"])
+    preview.render(tmp_path / "_site")
+    made = (tmp_path / "_site" / "report" / "totals.html").read_text()
+    assert re.search(r"lowers the metric by -?\d+\.\d logits on average", made)
+    assert ">Totals</a>" in made and 'class="callout' not in made
+    command = [sys.executable, str(ROOT / "report/furniture/paper.py"), "report/paper.qmd"]
+    subprocess.run(command, check=True)
+    assert FILES["report/totals.qmd"] in (tmp_path / "report" / "paper.qmd").read_text()
 
 
 def test_the_one_test_is_there():

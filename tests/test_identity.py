@@ -175,7 +175,7 @@ def test_an_installed_package_goes_by_name_and_version(monkeypatch):
 
     before = identify(metric)
     assert identify(metric) == before
-    monkeypatch.setattr(identity, "_version", lambda root: "another")
+    monkeypatch.setattr(identity, "version", lambda package: "another")
     assert identify(metric) != before
 
 

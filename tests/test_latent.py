@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.latent import (
-    asymmetry,
     compare_with_controls,
     highlight_components,
     latent_components,
@@ -50,12 +49,6 @@ def test_latent_is_highlighted_in_one_direction_only(seed):
     assert not latent_components(noising, -noising, 0.2).any()
     both = highlight_components(noising, 0.2) & highlight_components(denoising, 0.2)
     assert (latent.sum(axis=1) == 8 - 2 * both.sum(axis=1)).all()
-    np.testing.assert_allclose(asymmetry(noising, denoising), -asymmetry(denoising, noising))
-    assert (asymmetry(noising, -noising) == 0).all()
-
-
-def test_asymmetry_is_negative_for_what_is_needed_and_positive_for_what_is_enough():
-    assert asymmetry([-1.0, 0.0, 1.0], [0.0, 1.0, 1.0]).tolist() == [-1, 1, 0]
 
 
 def test_covariates_are_logs_of_mean_sizes():
@@ -82,30 +75,30 @@ def test_the_false_positive_rate_is_nominal():
     assert 7 <= positives <= 35
 
 
-def test_matching_takes_a_covariates_part_away():
+def test_matching_removes_a_covariates_effect():
     """An outcome that follows the covariate is no effect of the label, though raw means differ."""
     found = [compared(seed, confounded=1.0) for seed in range(30)]
     assert np.mean([one.p <= 0.05 for one in found]) < 0.2
     assert abs(np.mean([one.balance["covariate"] for one in found])) < 0.1
 
 
-def test_a_planted_effect_is_found_in_its_own_unit():
+def test_a_planted_effect_is_measured_in_standard_deviations_within_layers():
     found = [compared(seed, planted=1.5) for seed in range(10)]
     assert all(one.p <= 0.05 for one in found)
     # The planted differences widen the spread that is the unit: sd² = 1 + 0.3²/5 + 0.09 1.5².
     assert np.mean([one.effect for one in found]) == pytest.approx(1.5 / np.sqrt(1.22), rel=0.15)
     for one in found:
         assert one.low < one.effect < one.high
-        assert one.controls == 3 * one.latent and one.unmatched == 0
+        assert one.controls == 3 * one.compared and one.unmatched == 0
 
 
-def test_controls_are_nearest_in_the_own_layer_and_none_is_taken_twice():
+def test_controls_are_the_nearest_of_the_same_layer_and_none_is_used_twice():
     """Two latent components want the same control; the total distance decides."""
     latent = np.array([[True, True, False, False, False], [False] * 5])
     covariate = np.array([[0.0, 1.0, 0.9, 3.0, -9.0], [0.0, 1.0, 0.9, 3.0, 4.0]])
     outcome = np.array([[[1.0, 1.0, 0.5, 0.0, -9.0], [7.0] * 5]])
     found = compare_with_controls(latent, outcome, {"x": covariate}, controls=1)
-    assert (found.latent, found.controls, found.unmatched) == (2, 2, 0)
+    assert (found.compared, found.controls, found.unmatched) == (2, 2, 0)
     spread = np.sqrt(np.square(outcome[0] - outcome[0].mean(axis=1, keepdims=True)).mean())
     assert found.effect == pytest.approx((0.5 + 1.0) / 2 / spread)
     x_spread = np.sqrt(np.square(covariate - covariate.mean(axis=1, keepdims=True)).mean())
@@ -150,7 +143,7 @@ def test_a_layer_with_too_few_controls_leaves_latent_components_unmatched():
     latent = np.array([[True, True, True, False], [True, True, True, True]])
     values = np.arange(8.0).reshape(2, 4)
     found = compare_with_controls(latent, values[None], {"x": values})
-    assert (found.latent, found.controls, found.unmatched) == (1, 1, 6)
+    assert (found.compared, found.controls, found.unmatched) == (1, 1, 6)
 
 
 @pytest.mark.parametrize("latent", [False, True])
@@ -159,15 +152,15 @@ def test_nothing_to_compare_is_nan_and_counted(latent):
     values = np.ones((2, 4))
     found = compare_with_controls(np.full((2, 4), latent), values[None], {"x": values})
     assert np.isnan([found.effect, found.low, found.high, found.p, found.balance["x"]]).all()
-    assert (found.latent, found.controls, found.unmatched) == (0, 0, 8 * latent)
+    assert (found.compared, found.controls, found.unmatched) == (0, 0, 8 * latent)
 
 
-def test_what_is_not_finite_is_left_out():
+def test_components_with_values_that_are_not_finite_are_left_out():
     latent = np.array([[True, True, False, False, False]])
     covariate = np.array([[0.0, -np.inf, 0.0, -np.inf, 1.0]])
     outcome = np.array([[[1.0, 5.0, 0.0, 7.0, np.nan]]])
     found = compare_with_controls(latent, outcome, {"x": covariate})
-    assert (found.latent, found.controls, found.unmatched) == (1, 1, 0)
+    assert (found.compared, found.controls, found.unmatched) == (1, 1, 0)
     assert found.effect == pytest.approx(2), "1 - 0, with a spread of 1/2"
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from analysis import activation_patching, integrated_gradients, load_task
 from analysis.ablation import multi_ablated_performance
-from analysis.mediation import Component, mediate
+from analysis.mediation import mediate
 from analysis.metrics import LabelMetric, Labels, logit_diff, prob_diff
 
 
@@ -133,12 +133,12 @@ def test_any_function_that_computes_the_same_gives_the_same_scores(tiny, pairs, 
 @pytest.mark.parametrize("metric", SAME)
 def test_ablation_and_mediation_take_any_metric_too(tiny, metric):
     pairs = load_task("greater-than", tiny, n=2)
-    link = (Component("heads", 0, 1), Component("heads", 1, 2))
+    link = (("heads", 0, 1), ("heads", 1, 2))
     sets = torch.rand(2, 3, 4, generator=torch.manual_seed(0)).numpy() > 0.5
     expected, found = (
         [
             multi_ablated_performance(tiny, replace(pairs, metric=metric), sets, "heads"),
-            mediate(tiny, replace(pairs, metric=metric), [link]).indirect,
+            mediate(tiny, replace(pairs, metric=metric), [link]),
         ]
         for metric in (prob_diff, SAME[metric])
     )

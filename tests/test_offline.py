@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.offline import make_offline
+from report.furniture.offline import make_offline
 
 PAGE = """<html><head>
 <script src="site_libs/quarto-html/quarto.js" type="module"></script>
@@ -55,3 +55,25 @@ def test_a_site_made_offline_stays_as_it_is(site):
     before = [path.read_text() for path in files]
     make_offline(site)
     assert [path.read_text() for path in files] == before
+
+
+def test_a_charts_alternative_text_is_its_cells(tmp_path, monkeypatch):
+    """Quarto drops it where a cell shows HTML; a block's own stays."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "_site").mkdir()
+    cell = "```{{python}}\n{}\nchart\n```\n\n"
+    (tmp_path / "page.qmd").write_text(
+        '::: {#fig-a fig-alt="Its own"}\n' + cell.format("") + "Caption.\n:::\n"
+        "::: {#fig-b}\n"
+        + cell.format('#| fig-alt: "One & two"')
+        + "Caption.\n:::\n"
+        + cell.format('#| label: fig-c\n#| fig-cap: "Caption."\n#| fig-alt: "One & two"')
+    )
+    page = tmp_path / "_site" / "page.html"
+    figure = '<figure id="fig-{}"><div class="chart"{}>'
+    page.write_text("".join(figure.format(name, "") for name in "abc"))
+    for _ in range(2):
+        make_offline(tmp_path / "_site")
+        assert page.read_text() == figure.format("a", "") + figure.format(
+            "b", ' data-fig-alt="One &amp; two"'
+        ) + figure.format("c", ' data-fig-alt="One &amp; two"')

@@ -1,4 +1,4 @@
-"""The plain preview's pages, of small documents that mostly have no code and so take no kernel."""
+"""The plain preview's pages, of small documents; those without code take no kernel."""
 
 import asyncio
 import re
@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from analysis import charts, preview
-from analysis.preview.notebooks import execute, to_markdown
+from report.furniture import preview
+from report.furniture.page import badge, claim
+from report.furniture.preview import execute, to_markdown
 
 PROJECT = """
+project:
+  pre-render: []
 website:
   title: A study
   navbar:
@@ -34,7 +37,7 @@ def render(folder: Path, **documents: str) -> dict[str, str]:
         path.write_text(text)
     (folder / "_quarto.yml").write_text(PROJECT)
     (folder / "report" / "references.bib").write_text(BIBLIOGRAPHY)
-    preview.render(folder / "report", folder / "_site")
+    preview.render(folder / "_site")
     pages = {
         name: folder / "_site" / "report" / f"{name.replace('_', '/')}.html" for name in documents
     }
@@ -42,9 +45,11 @@ def render(folder: Path, **documents: str) -> dict[str, str]:
 
 
 @pytest.fixture(autouse=True)
-def no_bundling(monkeypatch):
-    """The charts' script takes seconds to bundle, and a test of the whole report has it."""
-    monkeypatch.setattr(charts, "write_script", lambda path: False)
+def project(tmp_path, monkeypatch):
+    """A project of its own; what the preview says to the commands that it runs stays here."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("OMP_NUM_THREADS", "QUARTO_PROJECT_OUTPUT_DIR"):
+        monkeypatch.setenv(name, "")
 
 
 @pytest.fixture
@@ -112,12 +117,16 @@ def test_long_formulas_and_tables_scroll_and_short_cells_do_not_break(page):
     assert "<td>long long" in made and "<col" not in made
 
 
+def notebook(*cells, **options):
+    return new_notebook(cells=list(cells), metadata={"echo": False} | options)
+
+
 def test_cells_with_captions_become_figures_and_tables_to_link_to():
     chart = '<div class="chart"><script type="application/json">{"a":"```"}</script></div>'
     code = "#| label: {0}-x\n#| {0}-cap: 'See `x`: @tbl-x'\nshow()"
     figure = new_code_cell(code.format("fig"), outputs=[_output("text/html", chart)])
     table = new_code_cell(code.format("tbl"), outputs=[_output("text/markdown", "|a|\n|-|\n|1|")])
-    text = to_markdown(new_notebook(cells=[new_markdown_cell("# Page"), figure, table]))
+    text = to_markdown(notebook(new_markdown_cell("# Page"), figure, table))
     assert "show()" not in text and chart in text
     assert text.count("::: {#fig-x}") == text.count("::: {#tbl-x}") == 1
     assert text.count("See `x`: @tbl-x\n:::") == 2
@@ -127,11 +136,115 @@ def _output(form: str, text: str):
     return new_output("execute_result", {form: text, "text/plain": "plain"})
 
 
-def test_printed_text_and_cells_without_a_caption():
-    printed = new_output("stream", text="progress")
-    shown = [printed, _output("text/markdown", "Some *words*."), _output("image/png", "")]
-    text = to_markdown(new_notebook(cells=[new_code_cell("1", outputs=shown)]))
-    assert "progress" not in text and "Some *words*." in text and "\nplain\n" in text
+def test_printed_text_is_shown_and_progress_is_not():
+    printed = (
+        new_output("stream", text="printed"),
+        new_output("stream", name="stderr", text="progress"),
+    )
+    shown = [*printed, _output("text/markdown", "Some *words*."), _output("image/png", "")]
+    text = to_markdown(notebook(new_code_cell("1", outputs=shown)))
+    assert "progress" not in text
+    assert "\nprinted\n" in text and "Some *words*." in text and "\nplain\n" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "shown", "folded"),
+    [
+        ("", True, True),
+        ("#| code-fold: false\n", True, False),
+        ("#| echo: false\n", False, False),
+    ],
+)
+def test_code_is_folded_shown_or_hidden(line, shown, folded):
+    cell = new_code_cell(f"{line}1 + 1\n", outputs=[_output("text/markdown", "Two.")])
+    text = to_markdown(notebook(cell, echo=True, **{"code-fold": True}))
+    assert ("1 + 1" in text) == shown and ("fold=true" in text) == folded
+    assert "#|" not in text and text.endswith("Two.")
+
+
+def test_folded_code_stands_before_its_figure(page):
+    made = page(
+        "# Page\n\n::: {#fig-a}\n```{.python .cell-code fold=true}\n1 + 1\n```\n\n"
+        "```{=html}\n<div class=chart></div>\n```\n\nThe caption.\n:::\n"
+    )
+    code, figure = made.split('<figure id="fig-a">')
+    assert '<details class="code"> <summary> Code </summary>' in code
+    assert "The caption." in figure and "chart" in figure and "details" not in figure
+
+
+INLINE = """# Page
+
+```{python}
+#| echo: false
+from IPython.display import Markdown
+r, nothing = "0.93 [0.9, 1.0] *", None
+```
+
+It is `{python} r`, or `{python} Markdown("*so*")`, or `{python} 1/4`.
+
+::: {#fig-a}
+A chart
+
+With `{python} r.upper()` in its caption.
+:::
+
+```{python}
+nothing
+```
+"""
+
+
+def test_inline_values_are_written_as_quarto_writes_them(page):
+    """Strings as plain text, Markdown as such, and of all else the repr."""
+    made = page(INLINE)
+    assert "It is 0.93 [0.9, 1.0] *, or <em>so</em>, or 0.25." in made
+    assert "With 0.93 [0.9, 1.0] * in its caption. </figcaption>" in made
+    assert "display(" not in made and "{python}" not in made
+
+
+@pytest.mark.parametrize("text", ["```{python}\n1 / 0\n```", "It is `{python} 1 / 0`."])
+def test_a_cell_that_fails_ends_the_preview_with_page_cell_and_error(tmp_path, text):
+    with pytest.raises(SystemExit, match=r"(?s)report/index.qmd: .*1 / 0.*ZeroDivisionError"):
+        render(tmp_path, index=f"# Page\n\n{text}\n")
+
+
+def test_a_page_keeps_no_names_for_the_next(tmp_path):
+    cells = {f"page{place}": code for place, code in enumerate(["kept = 1", "kept"] * 2)}
+    with pytest.raises(SystemExit, match="NameError"):
+        render(tmp_path, **{name: f"```{{python}}\n{code}\n```\n" for name, code in cells.items()})
+
+
+def test_included_text_stands_in_the_page(tmp_path):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "_part.qmd").write_text("From the *part*.")
+    pages = render(tmp_path, index="# Page\n\n{{< include _part.qmd >}}\n")
+    assert "From the <em>part</em>." in pages["index"]
+    assert not (tmp_path / "_site" / "report" / "_part.html").exists()
+
+
+def test_the_title_block_has_authors_date_and_how_to_cite(page):
+    made = page(
+        "---\ntitle: Named\nauthor: [Jesse, {name: {literal: A Group}}]\ndate: 2020-02-03\n"
+        "citation: {type: report, version: 1.0.0}\n---\n\nText."
+    )
+    assert '<p class="byline">Jesse, A Group · 2020-02-03</p>' in made
+    entry = made[made.index("@report") : made.index("</code>")].replace("&#123;", "{")
+    assert (
+        "author = {{Jesse} and {A Group}}, title = {{Named}}, version = {1.0.0}"
+        in entry.replace("&#125;", "}")
+    )
+    assert "Citation" not in page("---\ntitle: Named\n---\n\nText.")
+
+
+def test_a_tables_caption_may_stand_below_it(page):
+    made = page("# Page\n\n@tbl-a\n\n| a |\n|---|\n| 1 |\n\n: Of *a*. {#tbl-a}\n")
+    assert '<a href="#tbl-a">Table\u00a01</a>' in made and made.count("tbl-a") == 2
+    assert '<figure id="tbl-a"> <figcaption> <strong>Table\u00a01:</strong> Of <em>a</em>.' in made
+
+
+def test_a_figures_alternative_text_stays(page):
+    made = page('# Page\n\n::: {#fig-a fig-alt="A & b"}\ntext\n\nCaption.\n:::\n')
+    assert '<figure id="fig-a" data-fig-alt="A &amp; b">' in made
 
 
 def test_figures_and_tables_are_numbered_each_on_their_own(page):
@@ -148,12 +261,10 @@ def test_figures_and_tables_are_numbered_each_on_their_own(page):
     assert made.count('<div class="scroll"') == made.count('tabindex="0"') == 2
 
 
-def test_the_script_is_on_pages_that_draw_charts_only(page):
-    drawn = page('# Page\n\n```{=html}\n<div class="chart"></div>\n```\n')
-    assert drawn.count("<script") == 1 and '<script src="charts.js"></script>' in drawn
-    plain = page("# Page\n\n$x$ and\n\n    code\n")
-    assert "<script" not in plain
-    assert not re.search(r'(src|href)="(https?:)?//', plain)
+def test_pages_load_nothing_from_another_host(page):
+    made = page("# Page\n\n$x$ and\n\n    code\n")
+    assert "<script" not in made
+    assert not re.search(r'(src|href)="(https?:)?//', made)
 
 
 @pytest.mark.parametrize(
@@ -194,73 +305,97 @@ def test_parts_for_another_format_are_left_out(page, part, stays):
     assert ("block" in made) == ("inline" in made) == stays
 
 
-def test_raw_html_stays_and_shortcodes_go(page):
-    made = page(
-        "# Page\n\n`<kbd>a</kbd>`{=html}\n\n```{=html}\n<hr class=x>\n```\n\nA {{< meta x >}} B"
-    )
+def test_a_callouts_classes_stay(page):
+    made = page('# Page\n\n::: {.callout-warning .claim title="T"}\nInside.\n:::\n')
+    assert '<div class="callout callout-warning claim">' in made
+
+
+def test_a_claim_that_does_not_hold_is_a_callout(page, monkeypatch):
+    monkeypatch.setenv("ANALYSIS_MODEL", "mine")
+    monkeypatch.setenv("ANALYSIS_PROMPTS", "7")
+    assert claim(True) is None
+    made = page(f"# Page\n\n{claim(False).data}\n")
+    assert '<div class="callout callout-warning claim">' in made
+    assert "<code>mine</code> with 7 prompts" in made
+
+
+def test_a_badge_names_the_model(monkeypatch):
+    monkeypatch.setenv("ANALYSIS_MODEL", "testbed")
+    assert badge().data == "[Model: `testbed`, 4-layer testbed]{.badge}"
+    monkeypatch.setenv("ANALYSIS_MODEL", "mine")
+    assert "not the shipped testbed" in badge().data
+
+
+def test_raw_html_stays(page):
+    made = page("# Page\n\n`<kbd>a</kbd>`{=html}\n\n```{=html}\n<hr class=x>\n```\n")
     assert "<kbd>a</kbd>" in made and "<hr class=x>" in made
-    assert "{{" not in made and "meta" not in made.partition("<main")[2]
 
 
 def test_pages_of_subfolders_lead_to_the_others(tmp_path):
     pages = render(
         tmp_path,
         index="# Top\n\n[names](reference/names.qmd#a), [code](https://example.org/x.qmd)",
-        reference_names='# Names\n\n[up](../index.qmd)\n\n`<p class="chart">`{=html}',
+        reference_names="---\ntitle: Names\nformat: {html: {include-after-body: {text: "
+        "'<script src=\"../charts.js\"></script>'}}}\n---\n\n[up](../index.qmd)",
     )
     assert 'href="reference/names.html#a"' in pages["index"]
     assert 'href="https://example.org/x.qmd"' in pages["index"]
     below = pages["reference_names"]
     assert 'href="../index.html">up</a>' in below
-    assert '<script src="../charts.js"></script>' in below and 'href="../page.css"' in below
-    assert (tmp_path / "_site" / "report" / "page.css").exists()
+    assert '<script src="../charts.js"></script>' in below
+    assert 'href="../../report/preview.css"' in below
+    assert (tmp_path / "_site" / "report" / "preview.css").exists()
     assert 'url=report/index.html"' in (tmp_path / "_site" / "index.html").read_text()
 
 
 def test_the_navigation_is_quartos_without_what_a_preview_lacks(tmp_path):
     pages = render(tmp_path, index="# Top", reference_names="# Names")
-    assert '<li><a href="index.html" aria-current="page">Question</a></li>' in pages["index"]
+    here = '<li><a href="../report/index.html" aria-current="page">Question</a></li>'
+    assert here in pages["index"]
     below = re.sub(r"[ \n]+", " ", pages["reference_names"])
-    assert '<li><a href="../index.html">Question</a></li>' in below
+    assert '<li><a href="../../report/index.html">Question</a></li>' in below
     menu = (
-        '<summary>Reference</summary> <ul> <li><a href="names.html" aria-current="page">Names</a>'
+        "<summary>Reference</summary> <ul> <li><a "
+        'href="../../report/reference/names.html" aria-current="page">Names</a>'
     )
     assert menu in below and "PDF" not in below
 
 
-def test_a_project_without_settings_has_pages_without_navigation(tmp_path):
+def test_a_project_without_navigation_has_pages_without(tmp_path):
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "index.qmd").write_text("# Top")
-    preview.render(tmp_path / "report", tmp_path / "_site")
+    (tmp_path / "_quarto.yml").write_text("project: {type: website}")
+    preview.render(tmp_path / "_site")
     page = (tmp_path / "_site" / "report" / "index.html").read_text()
     assert "<title>Top</title>" in page and "<header>" not in page
 
 
-def test_documents_that_include_others_are_no_pages(tmp_path):
-    pages = render(tmp_path, index="# Top", paper="{{< include index.qmd >}}")
+def test_a_document_of_another_format_is_no_page(tmp_path):
+    pages = render(tmp_path, index="# Top", paper="---\nformat: {typst: {}}\n---\n\n# Paper")
     assert set(pages) == {"index"}
 
 
-def test_files_that_pages_name_are_copied(tmp_path):
-    for name in ("images/a.svg", "data/b c.csv", "data/c.parquet", "data/unnamed.csv", "../out.md"):
+def test_what_stands_beside_the_documents_is_copied(tmp_path):
+    for name in ("images/a.svg", "data/b c.csv", "furniture/x.py"):
         path = tmp_path / "report" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
-    render(
-        tmp_path,
-        index="# Top\n\n![](images/a.svg) [b](data/b%20c.csv) [out](../out.md) [none](none.csv)",
-        reference_names='# Names\n\n```{=html}\n<a href="../data/c.parquet#x">c</a>\n```\n',
-    )
+    render(tmp_path, index="# Top")
     site = tmp_path / "_site" / "report"
-    assert not (tmp_path / "_site" / "out.md").exists()
     copied = {path.relative_to(site).as_posix() for path in site.rglob("*.*") if path.is_file()}
-    assert copied - {"page.css", "index.html", "reference/names.html"} == {
-        "images/a.svg",
-        "data/b c.csv",
-        "data/c.parquet",
-    }
+    assert copied == {"preview.css", "index.html", "images/a.svg", "data/b c.csv"}
+
+
+def test_the_projects_own_commands_run_before_and_after(tmp_path):
+    before = "python -c \"open('report/made.qmd', 'w').write('# Made')\""
+    after = "python -c \"import os; print(*os.listdir(os.environ['QUARTO_PROJECT_OUTPUT_DIR']))\""
+    commands = f"project:\n  pre-render:\n    - {before}\n  post-render:\n    - {after} \n"
+    (tmp_path / "report").mkdir()
+    (tmp_path / "_quarto.yml").write_text(commands)
+    preview.render(tmp_path / "_site")
+    assert (tmp_path / "_site" / "report" / "made.html").exists()
 
 
 def test_text_alone_takes_no_kernel(monkeypatch):
-    monkeypatch.setattr("analysis.preview.notebooks.AsyncKernelManager", None)
-    asyncio.run(execute([new_notebook(cells=[new_markdown_cell("# Page")])], Path()))
+    monkeypatch.setattr(preview, "AsyncKernelManager", None)
+    asyncio.run(execute([new_notebook(cells=[new_markdown_cell("# Page")])]))

@@ -20,7 +20,7 @@ from dataclasses import replace
 import torch
 from analysis import activation_patching, integrated_gradients, load_model, load_task
 from analysis.ablation import activation_differences, multi_ablated_performance
-from analysis.mediation import component_effects, mediate
+from analysis.mediation import component_effects, head_effects, mediate
 from analysis.metrics import prob_diff
 warnings.simplefilter("ignore")
 tiny, testbed = load_model(sys.argv[1]), load_model("testbed")
@@ -76,7 +76,10 @@ CALLS = {
     "activation_differences(tiny, pairs, 'rows')": "no kind 'rows'",
     "component_effects(tiny, pairs, 'rows')": "no kind 'rows'",
     "component_effects(tiny, pairs, 'heads', 'heads')": "kinds='heads'",
+    "component_effects(tiny, pairs, 'heads', ('layers',))": "no kind 'layers'",
+    "head_effects(tiny, pairs, direction='sideways')": "no direction 'sideways'",
     "mediate(tiny, pairs, [], direction='up')": "no direction 'up'",
+    "mediate(tiny, pairs, [(('heads', 0, 0), ('layers', 1, 0))])": "no kind 'layers'",
 }
 
 

@@ -10,25 +10,21 @@ import pytest
 from hatchling.builders.wheel import WheelBuilder
 
 import analysis
-from analysis.edition import edition
 
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = """
 from pathlib import Path
 
 import analysis
-from analysis import edition, paths
-from analysis.bench.results import Bench, MediationBench
-from analysis.charts import write_script
+from analysis import paths
+from analysis.bench import measure
 from analysis.models import available_testbeds
-from analysis.tasks.words import read_words
+from analysis.tasks.task import read_words
 
 assert not paths.IN_CLONE and Path(analysis.__file__).is_relative_to({installed!r})
-print(edition.edition().bibtex())
 assert available_testbeds() == {testbeds!r}
 assert len(analysis.load_task("ioi", analysis.load_model("testbed"), n=2)) == 2
-assert Bench.read().measured and MediationBench.read().measured and read_words("corpus")
-assert write_script(Path("charts.js"))
+assert measure.read(measure.METHODS) and measure.read(measure.MEDIATION) and read_words("corpus")
 """
 
 
@@ -43,8 +39,8 @@ def installed(tmp_path_factory) -> Path:
 
 
 def test_the_wheel_holds_what_the_package_holds(installed):
-    """Every tracked file of the package, scripts and styles too, and the data that it reads."""
-    command = ["git", "ls-files", "analysis", "data", "CITATION.cff"]
+    """Every tracked file of the package, and the data that it reads."""
+    command = ["git", "ls-files", "analysis", "data"]
     tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in tracked.split():
         data = Path("data", *Path(name).parts[name.startswith("data/") :])
@@ -67,4 +63,24 @@ def test_it_works_from_another_folder(installed, tmp_path):
         text=True,
     )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.strip() == edition().bibtex()
+
+
+WITHOUT_THE_PAGES_LIBRARIES = """
+import sys
+from importlib import import_module
+from pkgutil import walk_packages
+
+for name in ("griffe", "nbclient", "nbformat", "pypandoc", "vl_convert", "ipykernel"):
+    sys.modules[name] = None  # importing it is an error
+
+import analysis
+for module in walk_packages(analysis.__path__, "analysis."):
+    if module.name != "analysis.__main__":
+        import_module(module.name)
+"""
+
+
+def test_the_library_does_without_what_only_pages_need():
+    command = [sys.executable, "-c", WITHOUT_THE_PAGES_LIBRARIES]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr

@@ -23,7 +23,18 @@ def steps(workflow: Path) -> list[dict[str, Any]]:
 
 def test_there_is_one_for_tests_and_one_for_the_site():
     commands = {step["run"] for workflow in WORKFLOWS for step in steps(workflow) if "run" in step}
-    assert commands >= {"make test", "make lint", "make paper"}
+    assert commands >= {"make test", "make lint", "make paper", "make test-site"}
+
+
+def test_quarto_is_of_the_version_that_the_project_pins():
+    (pinned,) = re.findall(r"^quarto-cli==(.*)$", CONSTRAINTS, re.MULTILINE)
+    used = {
+        step["with"]["version"]
+        for workflow in WORKFLOWS
+        for step in steps(workflow)
+        if "quarto" in step.get("uses", "")
+    }
+    assert used == {pinned}
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
@@ -49,10 +60,8 @@ def test_a_job_may_only_read_unless_it_publishes(workflow):
 
 
 def test_tests_run_on_the_oldest_python_that_the_project_supports():
-    (versions,) = (
-        job["strategy"]["matrix"]["python"]
-        for job in jobs(ROOT / ".github" / "workflows" / "tests.yml").values()
-    )
+    tests = jobs(ROOT / ".github" / "workflows" / "tests.yml")["test"]
+    versions = tests["strategy"]["matrix"]["python"]
     assert f'requires-python = ">={versions[0]}"' in (ROOT / "pyproject.toml").read_text()
 
 
@@ -61,7 +70,9 @@ def test_what_the_site_uploads_and_keeps_is_where_the_project_writes():
     kept = [step["with"]["path"] for step in steps(workflow) if "path" in step.get("with", {})]
     assert kept == ["data/results", "_site"]
     assert yaml.safe_load((ROOT / "_quarto.yml").read_text())["project"]["output-dir"] == "_site"
-    assert "rm -rf _site _site-* .quarto data/results" in (ROOT / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    assert "clean:\n\trm -rf _site _site-* .quarto\n" in makefile
+    assert "forget:\n\trm -rf data/results\n" in makefile
 
 
 def test_hooks_are_the_lints_tools_in_pinned_versions():

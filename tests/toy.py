@@ -5,8 +5,8 @@ from math import factorial
 
 import torch
 
-from analysis.attribution.parts import Site
 from analysis.gates import closed_form_site as toy_site
+from analysis.sites import Site
 
 __all__ = ["corner", "shapley", "toy_site"]
 
@@ -14,7 +14,7 @@ __all__ = ["corner", "shapley", "toy_site"]
 def corner(site: Site, changed: set[int]) -> float:
     """The metric with these components at the source and the others at the base."""
     difference = site.difference[0, 0, :, 0]
-    chosen = torch.tensor([float(place in changed) for place in range(len(difference))])
+    chosen = torch.tensor([float(index in changed) for index in range(len(difference))])
     return site.resume((chosen * difference)[None, None]).item()
 
 

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from analysis import load_model
-from analysis.tasks.words import read_words
+from analysis.tasks.task import read_words
 from analysis.testbed.corpus import sentence
 
 SPECIAL = ["<unk>", "<s>", "</s>"]

@@ -1,4 +1,4 @@
-"""Attribution methods: one file a method, all returning `Scores`.
+"""Attribution methods: one file per method, all returning `Scores`.
 
 Base is the run that is changed, source the other one; m is the metric and Δa a component's change
 from its activation in the base run to the baseline's. In `noising` base is the clean run, so a
@@ -6,7 +6,8 @@ negative score says that the component helps the behaviour; in `denoising` it is
 """
 
 from analysis.attribution.activation_patching import activation_patching
+from analysis.attribution.attribution_patching import attribution_patching
 from analysis.attribution.integrated_gradients import integrated_gradients
-from analysis.attribution.scores import Scores
+from analysis.scores import Scores
 
-__all__ = ["Scores", "activation_patching", "integrated_gradients"]
+__all__ = ["Scores", "activation_patching", "attribution_patching", "integrated_gradients"]

@@ -1,9 +1,4 @@
-"""Activation patching: swap one component's activation and see what happens to the metric.
-
-    effect(c) = m(base with c's activation from the baseline, at every position) - m(base)
-
-A negative noising effect means that the component helps the behaviour.
-"""
+"""Activation patching: swap one component's activation and see what happens to the metric."""
 
 from pathlib import Path
 
@@ -12,24 +7,24 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from analysis.attribution.parts import MEMORY, Site
-from analysis.attribution.scores import Scores
-from analysis.attribution.sweep import Method, Settings, sweep
-from analysis.forward import KINDS
+from analysis.choices import KINDS, Baseline, Direction, Kind
+from analysis.scores import Scores
+from analysis.sites import MEMORY, Site
+from analysis.sweep import Method, sweep
 from analysis.tasks import PromptPairs
 
 
 def activation_patching(
     model: TransformerBridge,
     pairs: PromptPairs,
-    direction: str = "noising",
-    baseline: str = "source",
-    kinds: tuple[str, ...] = KINDS,
+    direction: Direction = "noising",
+    baseline: Baseline = "source",
+    kinds: tuple[Kind, ...] = KINDS,
     memory: int = MEMORY,
     progress: bool | None = None,
     checkpoints: str | Path | None = None,
 ) -> Scores:
-    """The effect of patching each head and each neuron alone, exactly, one run a component.
+    """The effect of patching each head and each neuron alone, exactly, one run per component.
 
     effect(c) = m(base with c's activation from the baseline, at every position) - m(base), in the
     metric's units.
@@ -62,9 +57,8 @@ def activation_patching(
         >>> print(f"Patching head {layer}.{head} costs {-mean.min():.1f} logits.")
         Patching head 2.6 costs 3.2 logits.
     """
-    settings = Settings(direction, baseline, kinds, memory, progress, checkpoints)
     method = Method("AP", patch_each, runs=lambda components: components)
-    return sweep(method, model, pairs, settings)
+    return sweep(method, model, pairs, direction, baseline, kinds, memory, progress, checkpoints)
 
 
 @torch.no_grad()

@@ -1,9 +1,11 @@
 """Rules for the integral over the path: nodes α in [0, 1] and weights that sum to 1."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from analysis.checks import one_of, whole
-from analysis.choices import RULES as RULES
+from analysis.choices import RULES, Rule
 
 
 def _gauss_legendre(steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -21,7 +23,7 @@ def _trapezoid(steps: int) -> tuple[np.ndarray, np.ndarray]:
     return np.linspace(0, 1, steps), weights
 
 
-_RULES = {
+_RULES: dict[Rule, Callable[[int], tuple[np.ndarray, np.ndarray]]] = {
     "gauss-legendre": _gauss_legendre,
     "left": lambda steps: _riemann(0.0, steps),
     "right": lambda steps: _riemann(1.0, steps),
@@ -30,25 +32,11 @@ _RULES = {
 }
 
 
-def quadrature(rule: str, steps: int) -> tuple[list[float], list[float]]:
+def quadrature(rule: Rule, steps: int) -> tuple[list[float], list[float]]:
     """Nodes and weights of a rule with `steps` evaluations of the gradient.
 
     Errors fall as O(1/steps) for left and right, O(1/steps²) for midpoint and trapezoid, and
-    geometrically for Gauss-Legendre where the integrand is smooth.
-
-    Raises:
-        ValueError: for an unknown rule, or fewer steps than the rule needs (trapezoid: 2).
-
-    Examples:
-        >>> from analysis.attribution.quadrature import quadrature
-        >>> quadrature("trapezoid", 3)
-        ([0.0, 0.5, 1.0], [0.25, 0.5, 0.25])
-
-        Two nodes of Gauss-Legendre integrate α³ exactly:
-
-        >>> nodes, weights = quadrature("gauss-legendre", 2)
-        >>> round(sum(weight * node**3 for node, weight in zip(nodes, weights, strict=True)), 6)
-        0.25
+    geometrically for Gauss-Legendre where the integrand is smooth; trapezoid needs two steps.
     """
     one_of("rule", rule, RULES)
     nodes, weights = _RULES[rule](whole("steps", steps, least=2 if rule == "trapezoid" else 1))

@@ -13,35 +13,29 @@ from typing import TypeVar
 import torch
 
 Result = TypeVar("Result")
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_PROCESS = Path("/proc/self")
 
 
-def hardware() -> dict[str, str | int]:
-    """Processor, the threads that torch uses of it, and memory."""
+def describe(*packages: str) -> dict[str, str | int]:
+    """Processor, the threads that torch uses of it, memory, and versions."""
+    processor = _field(Path("/proc/cpuinfo"), "model name") or platform.processor()
+    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "processor": _processor(),
+        "processor": processor or platform.machine(),
         "threads": torch.get_num_threads(),
-        "memory GiB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-    }
-
-
-def describe() -> dict[str, str | int]:
-    """The hardware and the versions that a measurement depends on."""
-    return hardware() | {
+        "memory GiB": round(pages / 2**30),
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformer_lens": version("transformer_lens"),
-        "captum": version("captum"),
+        **{name: version(name) for name in packages},
         "date": time.strftime("%Y-%m-%d"),
     }
 
 
-def matmul_rate(rows: int = 512, width: int = 768, columns: int = 3072) -> float:
-    """Operations a second of one float32 matrix product of an MLP's shape, the best of three."""
-    left, right = torch.randn(rows, width), torch.randn(width, columns)
+def matmul_rate() -> float:
+    """Operations per second of one float32 matrix product of an MLP's shape, the best of three."""
+    left, right = torch.randn(512, 768), torch.randn(768, 3072)
     torch.mm(left, right)
     seconds = min(timed(lambda: torch.mm(left, right))[1] for _ in range(3))
-    return 2 * rows * width * columns / seconds
+    return 2 * 512 * 768 * 3072 / seconds
 
 
 def timed(work: Callable[[], Result]) -> tuple[Result, float]:
@@ -52,42 +46,25 @@ def timed(work: Callable[[], Result]) -> tuple[Result, float]:
 
 
 def peak_memory(work: Callable[[], object]) -> dict[str, int]:
-    """Bytes that a piece of work takes above what was resident, and the process's peak.
-
-    Only Linux can forget an earlier peak; elsewhere, or where it may not, an earlier and higher
-    one hides this one's, and both numbers are the process's.
-    """
-    earlier = _peak()
-    forgotten = _forget_peak()
-    before = _status("VmRSS") if forgotten else 0
+    """Bytes taken above what was resident, and the process's peak; off Linux both are the peak."""
+    earlier, resident = _resident("VmHWM"), 0
+    if (_PROCESS / "clear_refs").exists():
+        (_PROCESS / "clear_refs").write_text("5")
+        resident = _resident("VmRSS")
     work()
-    return {"above resident": _peak() - before, "process": max(earlier, _peak())}
+    peak = _resident("VmHWM")
+    return {"above resident": peak - resident, "process": max(earlier, peak)}
 
 
-def _peak() -> int:
-    if _STATUS.exists():
-        return _status("VmHWM")
-    kilobytes = sys.platform != "darwin"
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if kilobytes else 1)
+def _resident(name: str) -> int:
+    """Bytes by a line of /proc/self/status; on other systems the peak."""
+    if kilobytes := _field(_PROCESS / "status", name):
+        return int(kilobytes.split()[0]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _forget_peak() -> bool:
-    try:
-        _CLEAR.write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def _status(field: str) -> int:
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+def _field(file: Path, name: str) -> str:
+    """The first value of this name in a file of `name: value` lines; nothing where it has none."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")

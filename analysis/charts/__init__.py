@@ -1,54 +1,24 @@
-"""Frames to charts and tables."""
+"""Frames to charts and tables: a few forms, whose columns say what stands where.
 
-from analysis.charts.alignment import plot_baselines, plot_steps, plot_steps_agreement
-from analysis.charts.consequences import plot_circuits, plot_sets
-from analysis.charts.mediators import (
-    plot_effects,
-    plot_graph,
-    plot_latent,
-    plot_reached,
-    plot_tasks,
-)
-from analysis.charts.page import enable, percent, table, write_script, written
-from analysis.charts.performance import plot_growth, plot_speedup
-from analysis.charts.prompts import plot_distribution, plot_metrics
-from analysis.charts.scores import (
-    plot_agreement,
-    plot_attn,
-    plot_attn_comparison,
-    plot_bar_chart,
-    plot_correlation,
-    plot_correlation_comparison,
-    plot_overlap,
-    plot_scores,
-)
+What a study measures on each prompt is a `strip`, curves are `lines`, effects a `graph`. The seeds'
+`plot_correlation` is `scatter`, `plot_attn` is `heatmap`, and `plot_bar_chart` is `intervals`.
 
-__all__ = [
-    "enable",
-    "percent",
-    "plot_agreement",
-    "plot_attn",
-    "plot_attn_comparison",
-    "plot_bar_chart",
-    "plot_baselines",
-    "plot_circuits",
-    "plot_correlation",
-    "plot_correlation_comparison",
-    "plot_distribution",
-    "plot_effects",
-    "plot_graph",
-    "plot_growth",
-    "plot_latent",
-    "plot_metrics",
-    "plot_overlap",
-    "plot_reached",
-    "plot_scores",
-    "plot_sets",
-    "plot_speedup",
-    "plot_steps",
-    "plot_steps_agreement",
-    "plot_tasks",
-    "table",
-    "write_script",
-    "written",
-]
+Every form takes `column` and `row`, columns with a panel for each value, `note`, a column with a
+text for each panel, and `titles`, a dictionary from columns to what axes and legends call them.
+
+Examples:
+    >>> import polars as pl
+    >>> from analysis import charts
+    >>> frame = pl.DataFrame({"task": "ioi", "layer": [0, 1], "ap": [0.5, 0.1], "ig": [0.4, 0.1]})
+    >>> charts.scatter(frame, column="task", color="layer").save("scatter.html")
+    >>> charts.heatmap(frame, "task", "layer", "ap", text=True).save("heatmap.html")
+    >>> charts.lines(frame, "layer", "ig", "task", titles={"ig": "IG (logits)"}).save("lines.html")
+    >>> charts.strip(frame, "ap", "task").save("strip.html")
+"""
+
+from analysis.charts.forms import heatmap, intervals, lines, scatter, strip
+from analysis.charts.linked import graph, scores
+from analysis.charts.page import enable, table
+
+__all__ = ["heatmap", "intervals", "lines", "scatter", "strip"]
+__all__ += ["enable", "graph", "scores", "table"]

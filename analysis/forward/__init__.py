@@ -1,9 +1,8 @@
 """The forward engine: a base run kept once, then resumed with a changed residual stream.
 
-A component's activation reaches the rest of the network through one linear map only: a head's
-vector (`hook_z`) or a neuron's scalar (`hook_post`) times its *writing weights* is what it adds to
-the residual stream. So whatever is done to the components of a layer is, for everything after
-them, one change of the residual stream, and `BaseRun.resume` gives what follows from it.
+A head's vector (`hook_z`) or a neuron's scalar (`hook_post`) times its *writing weights* is what it
+adds to the residual stream, and the only way in which it reaches the rest of the network. So any
+change of a layer's components is, for all that follows, one change of the residual stream.
 """
 
 import warnings
@@ -11,31 +10,17 @@ import warnings
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from analysis.forward.engine import KINDS, Activations, BaseRun, Chosen, Forward, Place
+from analysis.forward.engine import Activations, BaseRun, Chosen, Forward, SiteKey
 from analysis.forward.gpt2 import GPT2Forward, knows
-from analysis.forward.hooked import HookedForward
+from analysis.forward.hooks import HookedForward
 from analysis.forward.state import undisturbed
 from analysis.models import TOLERANCE, largest_difference, log_probabilities, random_prompts
 
-__all__ = [
-    "KINDS",
-    "Activations",
-    "BaseRun",
-    "Chosen",
-    "Forward",
-    "Place",
-    "forward_of",
-    "undisturbed",
-]
+__all__ = ["Activations", "BaseRun", "Chosen", "Forward", "SiteKey", "forward_of", "undisturbed"]
 
 
 def forward_of(model: TransformerBridge) -> Forward:
-    """The fast engine for GPT-2's architecture; hooks, with a warning, for any other.
-
-    Raises:
-        ValueError: where components don't write straight to the residual stream, see
-            `HookedForward`; and where the model computes something else than its weights say.
-    """
+    """The fast engine for GPT-2's architecture; hooks, with a warning, for any other."""
     if knows(model):
         forward = GPT2Forward(model)
         _compare(forward, model)

@@ -8,17 +8,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from analysis.choices import KINDS
+from analysis.choices import KINDS, Kind
 from analysis.metrics import Readout
 
-# A layer's heads or neurons, by kind and layer.
-Place = tuple[str, int]
-
-# Activations (prompt, changed, component, size) of every (kind, layer), and sets of components
-# (set, layer, component) by kind. One prompt's activations may stand for all. The kinds differ in
-# their numbers of components, so axes have no names.
-Activations = dict[Place, Float[Tensor, "_ _ _ _"]]
-Chosen = dict[str, Bool[Tensor, "_ _ _"]]
+SiteKey = tuple[Kind, int]  # a site, one layer's heads or neurons, by its kind and layer
+# (prompt, changed, component, size) of every site, or one prompt's for all. The last axes have no
+# names, as heads and neurons differ in number and size.
+Activations = dict[SiteKey, Float[Tensor, "_ changed _ _"]]
+Chosen = dict[Kind, Bool[Tensor, "set layer _"]]  # sets of components
+Change = Float[Tensor, "*batch prompt changed d_model"]  # what a site writes more
+Traced = Iterator[tuple[SiteKey, Float[Tensor, "*batch prompt changed _ _"]]]
 
 
 class Forward(ABC):
@@ -33,7 +32,7 @@ class Forward(ABC):
     itemsize: int  # bytes of a number
 
     @abstractmethod
-    def writes(self, kind: str, layer: int) -> Float[Tensor, "component size d_model"]:
+    def writes(self, site: SiteKey) -> Float[Tensor, "component size d_model"]:
         """The writing weights: activation times these is what a component adds to the stream."""
 
     @abstractmethod
@@ -42,36 +41,19 @@ class Forward(ABC):
 
     @abstractmethod
     def resume(
-        self,
-        run: "BaseRun",
-        kind: str,
-        layer: int,
-        change: Float[Tensor, "*batch prompt changed d_model"],
-        columns: Int[Tensor, "prompt column"] | None,
-        normalised: bool,
-    ) -> Float[Tensor, "*batch prompt column"]:
-        """What `BaseRun.resume` returns."""
+        self, run: "BaseRun", site: SiteKey, change: Change, readout: Readout
+    ) -> Float[Tensor, "*batch prompt"]:
+        """The metric when a site writes `change` more, each of a batch; differentiable in it."""
 
     @abstractmethod
-    def trace(
-        self,
-        run: "BaseRun",
-        kind: str,
-        layer: int,
-        change: Float[Tensor, "*batch prompt changed d_model"],
-    ) -> Iterator[tuple[Place, Float[Tensor, "*batch prompt changed component size"]]]:
-        """What `BaseRun.trace` yields."""
+    def trace(self, run: "BaseRun", site: SiteKey, change: Change) -> Traced:
+        """Every later site's activations then, in the order in which they are computed."""
 
     @abstractmethod
     def replace(
-        self,
-        run: "BaseRun",
-        values: Activations,
-        chosen: Chosen,
-        columns: Int[Tensor, "prompt column"] | None,
-        normalised: bool,
-    ) -> Float[Tensor, "set prompt column"]:
-        """What `BaseRun.replace` returns."""
+        self, run: "BaseRun", values: Activations, chosen: Chosen, readout: Readout
+    ) -> Float[Tensor, "set prompt"]:
+        """The metric when all components of a set take these values together, for each set."""
 
     @abstractmethod
     def floats_kept(self, length: int, first: int) -> int:
@@ -85,88 +67,48 @@ class Forward(ABC):
     def floats_traced(self, length: int, first: int) -> int:
         """A bound on the numbers held while one prompt is traced with one change."""
 
-    def components(self, kind: str) -> int:
-        """How many heads or neurons a layer has."""
-        return len(self.writes(kind, 0))
+    @staticmethod
+    def replaced(
+        activations: Float[Tensor, "row position component size"],
+        values: Float[Tensor, "_ changed component size"],
+        chosen: Bool[Tensor, "set component"] | None,
+    ) -> Float[Tensor, "row position component size"]:
+        """Activations with each set's components at their values; rows are sets × prompts.
 
-    def places(self) -> list[Place]:
+        Where only the last positions are computed, the values' last ones are taken.
+        """
+        if chosen is None:
+            return activations
+        by_set = activations.unflatten(0, (len(chosen), -1))
+        latest = values[:, -activations.shape[1] :]
+        return torch.where(chosen[:, None, None, :, None], latest, by_set).flatten(0, 1)
+
+    def components(self, kind: Kind) -> int:
+        """How many heads or neurons a layer has."""
+        return len(self.writes((kind, 0)))
+
+    def sites(self) -> list[SiteKey]:
         """Every layer's heads and neurons, in the order in which they are computed."""
         return [(kind, layer) for layer in range(self.layers) for kind in KINDS]
 
-    def places_after(self, kind: str, layer: int) -> list[Place]:
-        """Those that a layer's heads or neurons can change: neurons come after their own heads."""
-        places = self.places()
-        return places[places.index((kind, layer)) + 1 :]
+    def sites_after(self, site: SiteKey) -> list[SiteKey]:
+        """Those that a site can change: neurons come after the heads of their layer."""
+        sites = self.sites()
+        return sites[sites.index(site) + 1 :]
 
 
 @dataclass(frozen=True)
 class BaseRun:
     """The run being changed, from its position `first` on.
 
-    `activations` holds each site's activations, `after` the residual stream just after them and
-    `logits` those at the last token. `prefix` is what an engine keeps of the earlier positions.
+    `activations` holds each site's activations and `logits` those at the last token. An engine may
+    keep `after`, the residual stream just after each site, and a `prefix` of the earlier positions.
     """
 
     forward: Forward
     tokens: Int[Tensor, "prompt position"]
     first: int
     activations: Activations
-    after: dict[Place, Float[Tensor, "prompt changed d_model"]]
     logits: Float[Tensor, "prompt vocabulary"]
+    after: dict[SiteKey, Float[Tensor, "prompt changed d_model"]] = field(default_factory=dict)
     prefix: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    def resume(
-        self,
-        kind: str,
-        layer: int,
-        change: Float[Tensor, "*batch prompt changed d_model"],
-        columns: Int[Tensor, "prompt column"] | None = None,
-        normalised: bool = False,
-    ) -> Float[Tensor, "*batch prompt column"]:
-        """The last token's logits when a layer's heads or neurons write `change` more.
-
-        Any number of changes, each of all prompts, at once; differentiable in `change`. `columns`
-        are the tokens whose logits are wanted for each prompt, None for the whole vocabulary;
-        `normalised` gives log-probabilities in place of logits.
-        """
-        return self.forward.resume(self, kind, layer, change, columns, normalised)
-
-    def trace(
-        self, kind: str, layer: int, change: Float[Tensor, "*batch prompt changed d_model"]
-    ) -> Iterator[tuple[Place, Float[Tensor, "*batch prompt changed component size"]]]:
-        """Every later layer's heads and neurons when a layer's write `change` more.
-
-        Any number of changes, each of all prompts, at once; all changed positions, one place after
-        the other in the order in which they are computed. No gradient is kept.
-        """
-        return self.forward.trace(self, kind, layer, change)
-
-    def replace(
-        self,
-        values: Activations,
-        chosen: Chosen,
-        columns: Int[Tensor, "prompt column"] | None = None,
-        normalised: bool = False,
-    ) -> Float[Tensor, "set prompt column"]:
-        """The last token's logits when all chosen components take these values together.
-
-        Any number of sets of components at once; a kind that `chosen` lacks stays as it is.
-        """
-        return self.forward.replace(self, values, chosen, columns, normalised)
-
-
-def replaced(
-    activations: Float[Tensor, "row position component size"],
-    values: Float[Tensor, "_ changed component size"],
-    chosen: Bool[Tensor, "set layer component"] | None,
-    layer: int,
-) -> Float[Tensor, "row position component size"]:
-    """A layer's activations with each set's components at their values; rows are sets × prompts.
-
-    Where only the last positions are computed, the values' last ones are taken.
-    """
-    if chosen is None:
-        return activations
-    by_set = activations.unflatten(0, (len(chosen), -1))
-    latest = values[:, -activations.shape[1] :]
-    return torch.where(chosen[:, layer, None, None, :, None], latest, by_set).flatten(0, 1)

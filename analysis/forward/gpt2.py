@@ -5,8 +5,7 @@ the layers below a change are not computed again; positions before the first cha
 and values; and what only the last token needs is computed there alone.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import cast
 
@@ -17,10 +16,12 @@ from torch.nn import functional
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import GPT2Config
 
-from analysis.forward.engine import Activations, BaseRun, Chosen, Forward, Place, replaced
+from analysis.forward.engine import Activations, BaseRun, Change, Chosen, Forward, SiteKey, Traced
 from analysis.metrics import Readout
 
 Past = tuple[Float[Tensor, "_ head before d_head"], Float[Tensor, "_ head before d_head"]]
+Norm = tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]
+Stream = Float[Tensor, "row position d_model"]
 
 _CHUNK = 2048
 _OF_A_METRIC = 8  # copies of the logits that a metric of the whole vocabulary may make
@@ -54,20 +55,27 @@ class Affine:
         return functional.linear(values, self.weight, self.bias)
 
 
-@dataclass(frozen=True)
 class Block:
-    """One layer's weights."""
+    """One layer's weights: `writes` are those of its heads and neurons, `write` applies them."""
 
-    attention_norm: tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]
-    query: Affine
-    key: Affine
-    value: Affine
-    head_writes: Float[Tensor, "head d_head d_model"]
-    attention_write: Affine
-    mlp_norm: tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]
-    neuron_read: Affine
-    neuron_writes: Float[Tensor, "neuron 1 d_model"]
-    mlp_write: Affine
+    def __init__(self, weights: dict[str, Tensor], layer: int):
+        get = {
+            name.removeprefix(f"blocks.{layer}."): weight for name, weight in weights.items()
+        }.__getitem__
+        self.attention_norm = get("ln1.w"), get("ln1.b")
+        self.query, self.key, self.value = (
+            Affine(
+                get(f"attn.W_{part}").transpose(0, 1).flatten(1), get(f"attn.b_{part}").flatten()
+            )
+            for part in "QKV"
+        )
+        self.mlp_norm = get("ln2.w"), get("ln2.b")
+        self.neuron_read = Affine(get("mlp.W_in"), get("mlp.b_in"))
+        self.writes = {"heads": get("attn.W_O"), "neurons": get("mlp.W_out").unsqueeze(1)}
+        self.write = {
+            "heads": Affine(get("attn.W_O").flatten(0, 1), get("attn.b_O")),
+            "neurons": Affine(get("mlp.W_out"), get("mlp.b_out")),
+        }
 
 
 class GPT2Forward(Forward):
@@ -80,88 +88,70 @@ class GPT2Forward(Forward):
         weights = {name: weight.detach() for name, weight in model.tl_named_parameters()}
         self.embedding, self.positions = weights["embed.W_E"], weights["pos_embed.W_pos"]
         self.device, self.itemsize = self.embedding.device, self.embedding.itemsize
-        self.blocks = [_block(weights, layer) for layer in range(self.layers)]
+        self.blocks = [Block(weights, layer) for layer in range(self.layers)]
         self.final_norm = weights["ln_final.w"], weights["ln_final.b"]
         self.unembed = Affine(weights["unembed.W_U"], weights["unembed.b_U"])
 
-    def writes(self, kind: str, layer: int) -> Float[Tensor, "component size d_model"]:
-        block = self.blocks[layer]
-        return block.head_writes if kind == "heads" else block.neuron_writes
+    def writes(self, site: SiteKey) -> Float[Tensor, "component size d_model"]:
+        return self.blocks[site[1]].writes[site[0]]
 
     @torch.no_grad()
     def run(self, tokens: Int[Tensor, "prompt position"], first: int = 0) -> BaseRun:
         stream = self.embedding[tokens] + self.positions[: tokens.shape[1]]
-        after: dict[tuple[str, int], Tensor] = {}
-        activations: dict[tuple[str, int], Tensor] = {}
+        after: dict[SiteKey, Tensor] = {}
+        activations: dict[SiteKey, Tensor] = {}
         prefix: list[Past] = []
         for layer, block in enumerate(self.blocks):
             queries, keys, values = self._read(block, stream)
             prefix.append((keys[:, :, :first].clone(), values[:, :, :first].clone()))
             moved = self._move(queries, keys, values)
-            stream = stream + block.attention_write(moved.flatten(-2))
+            stream = stream + block.write["heads"](moved.flatten(-2))
             activations["heads", layer] = moved[:, first:].clone()
             after["heads", layer] = stream[:, first:].clone()
             posts = self._neurons(block, stream)
-            stream = stream + block.mlp_write(posts)
+            stream = stream + block.write["neurons"](posts)
             activations["neurons", layer] = posts[:, first:].unsqueeze(-1).clone()
             after["neurons", layer] = stream[:, first:].clone()
         logits = self.unembed(self._norm(stream[:, -1], self.final_norm))
-        return BaseRun(self, tokens, first, activations, after, logits, prefix)
+        return BaseRun(self, tokens, first, activations, logits, after, prefix)
 
     def resume(
-        self,
-        run: BaseRun,
-        kind: str,
-        layer: int,
-        change: Float[Tensor, "*batch prompt changed d_model"],
-        columns: Int[Tensor, "prompt column"] | None,
-        normalised: bool,
-    ) -> Float[Tensor, "*batch prompt column"]:
+        self, run: BaseRun, site: SiteKey, change: Change, readout: Readout
+    ) -> Float[Tensor, "*batch prompt"]:
         """The last layer reads every position but is needed at the last one only."""
-        stream = (run.after[kind, layer] + change).flatten(0, -3)
-        if (kind, layer) == ("heads", self.layers - 1):
+        stream = (run.after[site] + change).flatten(0, -3)
+        if site == ("heads", self.layers - 1):
             stream = stream[:, -1:]
-        for place in self.places_after(kind, layer):
-            last_only = place[1] == self.layers - 1
-            stream = self._write(place, stream, self._activate(run, place, stream, last_only))
+        for later in self.sites_after(site):
+            last_only = later[1] == self.layers - 1
+            stream = self._write(later, stream, self._activate(run, later, stream, last_only))
         final = self._norm(stream[:, -1], self.final_norm).unflatten(0, change.shape[:-2])
-        return self._unembed(final, columns, normalised)
+        return self._measure(final, readout)
 
     @torch.no_grad()
-    def trace(
-        self,
-        run: BaseRun,
-        kind: str,
-        layer: int,
-        change: Float[Tensor, "*batch prompt changed d_model"],
-    ) -> Iterator[tuple[Place, Float[Tensor, "*batch prompt changed component size"]]]:
-        stream = (run.after[kind, layer] + change).flatten(0, -3)
-        places = self.places_after(kind, layer)
-        for place in places:
-            activations = self._activate(run, place, stream)
-            yield place, activations.unflatten(0, change.shape[:-2])
-            if place != places[-1]:  # nothing reads what the last ones write
-                stream = self._write(place, stream, activations)
+    def trace(self, run: BaseRun, site: SiteKey, change: Change) -> Traced:
+        stream = (run.after[site] + change).flatten(0, -3)
+        sites = self.sites_after(site)
+        for later in sites:
+            activations = self._activate(run, later, stream)
+            yield later, activations.unflatten(0, change.shape[:-2])
+            if later != sites[-1]:  # nothing reads what the last one writes
+                stream = self._write(later, stream, activations)
 
     @torch.no_grad()
     def replace(
-        self,
-        run: BaseRun,
-        values: Activations,
-        chosen: Chosen,
-        columns: Int[Tensor, "prompt column"] | None,
-        normalised: bool,
-    ) -> Float[Tensor, "set prompt column"]:
+        self, run: BaseRun, values: Activations, chosen: Chosen, readout: Readout
+    ) -> Float[Tensor, "set prompt"]:
         sets = len(next(iter(chosen.values())))
         tokens = run.tokens[:, run.first :].repeat(sets, 1)
         stream = self.embedding[tokens] + self.positions[run.first : run.tokens.shape[1]]
-        for kind, layer in self.places():
-            last_only = layer == self.layers - 1
-            own = self._activate(run, (kind, layer), stream, last_only)
-            activations = replaced(own, values[kind, layer], chosen.get(kind), layer)
-            stream = self._write((kind, layer), stream, activations)
+        for site in self.sites():
+            kind, layer = site
+            before = self._activate(run, site, stream, last_only=layer == self.layers - 1)
+            here = chosen[kind][:, layer] if kind in chosen else None
+            stream = self._write(site, stream, self.replaced(before, values[site], here))
         final = self._norm(stream[:, -1], self.final_norm)
-        return self._unembed(final.unflatten(0, (sets, -1)), columns, normalised)
+        return self._measure(final.unflatten(0, (sets, -1)), readout)
 
     def floats_kept(self, length: int, first: int) -> int:
         d_model, neurons = self.embedding.shape[1], self.components("neurons")
@@ -181,45 +171,32 @@ class GPT2Forward(Forward):
         return (length - first) * (8 * d_model + 3 * neurons) + 4 * length * d_model
 
     def _activate(
-        self,
-        run: BaseRun,
-        place: Place,
-        stream: Float[Tensor, "row position d_model"],
-        last_only: bool = False,
+        self, run: BaseRun, site: SiteKey, stream: Stream, last_only: bool = False
     ) -> Float[Tensor, "row to component size"]:
-        """A layer's heads or neurons when the stream before them is this one."""
-        kind, layer = place
-        if kind == "heads":
-            return self._move_after(self.blocks[layer], stream, run.prefix[layer], last_only)
-        return self._neurons(self.blocks[layer], stream).unsqueeze(-1)
+        """A site's activations when the stream before it is this one."""
+        kind, layer = site
+        if kind == "neurons":
+            return self._neurons(self.blocks[layer], stream).unsqueeze(-1)
+        queries, *here = self._read(self.blocks[layer], stream, last_only)
+        keys, values = (  # rows share those of their prompts' earlier positions
+            torch.cat([before.repeat(len(late) // len(before), 1, 1, 1), late], dim=2)
+            for before, late in zip(run.prefix[layer], here, strict=True)
+        )
+        return self._move(queries, keys, values)
 
     def _write(
-        self,
-        place: Place,
-        stream: Float[Tensor, "row position d_model"],
-        activations: Float[Tensor, "row to component size"],
+        self, site: SiteKey, stream: Stream, activations: Float[Tensor, "row to component size"]
     ) -> Float[Tensor, "row to d_model"]:
-        """The stream after them, at the positions that they were computed at."""
-        kind, layer = place
-        block = self.blocks[layer]
-        write = block.attention_write if kind == "heads" else block.mlp_write
+        """The stream after a site, at the positions that its activations were computed at."""
+        write = self.blocks[site[1]].write[site[0]]
         return stream[:, -activations.shape[1] :] + write(activations.flatten(-2))
 
-    def _read(
-        self, block: Block, stream: Float[Tensor, "row position d_model"], last_only: bool = False
-    ) -> tuple[
-        Float[Tensor, "row head to d_head"],
-        Float[Tensor, "row head position d_head"],
-        Float[Tensor, "row head position d_head"],
-    ]:
-        """Queries, keys and values."""
+    def _read(self, block: Block, stream: Stream, last_only: bool = False) -> list[Tensor]:
+        """Queries, keys and values (row, head, position, d_head)."""
         normed = self._norm(stream, block.attention_norm)
         queries = block.query(normed[:, -1:] if last_only else normed)
-        return (
-            self._by_head(queries),
-            self._by_head(block.key(normed)),
-            self._by_head(block.value(normed)),
-        )
+        read = (queries, block.key(normed), block.value(normed))
+        return [values.unflatten(-1, (self.heads, -1)).transpose(1, 2) for values in read]
 
     def _move(
         self,
@@ -233,45 +210,19 @@ class GPT2Forward(Forward):
         moved = functional.scaled_dot_product_attention(queries, keys, values, visible)
         return moved.transpose(1, 2)
 
-    def _move_after(
-        self,
-        block: Block,
-        stream: Float[Tensor, "row position d_model"],
-        past: Past,
-        last_only: bool,
-    ) -> Float[Tensor, "row to head d_head"]:
-        """The same for rows that share the keys and values of their prompts' earlier positions."""
-        queries, *own = self._read(block, stream, last_only)
-        keys, values = (
-            torch.cat([before.repeat(len(late) // len(before), 1, 1, 1), late], dim=2)
-            for before, late in zip(past, own, strict=True)
-        )
-        return self._move(queries, keys, values)
-
-    def _by_head(
-        self, values: Float[Tensor, "row position heads_d_head"]
-    ) -> Float[Tensor, "row head position d_head"]:
-        return values.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-    def _neurons(
-        self, block: Block, stream: Float[Tensor, "row position d_model"]
-    ) -> Float[Tensor, "row position neuron"]:
+    def _neurons(self, block: Block, stream: Stream) -> Float[Tensor, "row position neuron"]:
         """Each neuron's scalar at each position (`hook_post`)."""
         return self.activation(block.neuron_read(self._norm(stream, block.mlp_norm)))
 
-    def _unembed(
-        self,
-        final: Float[Tensor, "*batch prompt d_model"],
-        columns: Int[Tensor, "prompt column"] | None,
-        normalised: bool,
-    ) -> Float[Tensor, "*batch prompt column"]:
-        """Logits or log-probabilities of some columns, or of all of them."""
-        if columns is None:
-            logits = self.unembed(final)
-            return logits.log_softmax(dim=-1) if normalised else logits
-        weight, bias = self.unembed.weight[columns], self.unembed.bias[columns]
+    def _measure(
+        self, final: Float[Tensor, "*batch prompt d_model"], readout: Readout
+    ) -> Float[Tensor, "*batch prompt"]:
+        """The metric from the logits or log-probabilities that it needs."""
+        if readout.columns is None:
+            return readout.read(self.unembed(final))
+        weight, bias = self.unembed.weight[readout.columns], self.unembed.bias[readout.columns]
         logits = torch.einsum("...pd,pcd->...pc", final, weight) + bias
-        return logits - self._log_normaliser(final) if normalised else logits
+        return readout.read(logits - self._log_normaliser(final) if readout.normalised else logits)
 
     def _log_normaliser(self, final: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch 1"]:
         """log Σ exp of all logits, by parts of the vocabulary that a processor's cache holds."""
@@ -283,34 +234,6 @@ class GPT2Forward(Forward):
         return torch.cat(sums, dim=-1).logsumexp(dim=-1, keepdim=True)
 
     def _norm(
-        self,
-        values: Float[Tensor, "*row d_model"],
-        norm: tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]],
+        self, values: Float[Tensor, "*row d_model"], norm: Norm
     ) -> Float[Tensor, "*row d_model"]:
         return functional.layer_norm(values, values.shape[-1:], *norm, self.epsilon)
-
-
-def _block(weights: dict[str, Tensor], layer: int) -> Block:
-    block = {
-        name.removeprefix(f"blocks.{layer}."): weight
-        for name, weight in weights.items()
-        if name.startswith(f"blocks.{layer}.")
-    }
-    query, key, value = (
-        Affine(
-            block[f"attn.W_{part}"].transpose(0, 1).flatten(1), block[f"attn.b_{part}"].flatten()
-        )
-        for part in "QKV"
-    )
-    return Block(
-        attention_norm=(block["ln1.w"], block["ln1.b"]),
-        query=query,
-        key=key,
-        value=value,
-        head_writes=block["attn.W_O"],
-        attention_write=Affine(block["attn.W_O"].flatten(0, 1), block["attn.b_O"]),
-        mlp_norm=(block["ln2.w"], block["ln2.b"]),
-        neuron_read=Affine(block["mlp.W_in"], block["mlp.b_in"]),
-        neuron_writes=block["mlp.W_out"].unsqueeze(1),
-        mlp_write=Affine(block["mlp.W_out"], block["mlp.b_out"]),
-    )

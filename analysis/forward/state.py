@@ -23,28 +23,28 @@ _HOOKS = ("forward_pre_hooks", "forward_hooks", "backward_pre_hooks", "backward_
 
 @contextmanager
 def undisturbed(model: TransformerBridge) -> Iterator[None]:
-    """The model in eval mode, without anybody else's hooks, one thread at a time.
-
-    Raises:
-        ValueError: for a model with hooks, or with weights made in `torch.inference_mode`.
-    """
+    """The model in eval mode, one thread at a time; refuses hooks and weights without gradients."""
     with _TURN:
-        check_hooks(model)
+        _check_hooks(model)
         if any(weight.is_inference() for weight in model.parameters()):
             raise ValueError(
                 "The model's weights were made in torch.inference_mode, where no gradient can be "
                 "taken: load the model outside of it."
             )
-        with ordinary(), _in_eval(model):
-            yield
+        networks = model, model.original_model
+        training = [it for network in networks for it in network.modules() if it.training]
+        with ordinary():
+            try:
+                for module in training:
+                    module.training = False  # no dropout
+                yield
+            finally:
+                for module in training:
+                    module.training = True
 
 
-def check_hooks(model: TransformerBridge) -> None:
-    """Refuses hooks, of TransformerLens or of PyTorch.
-
-    Raises:
-        ValueError: where there are any.
-    """
+def _check_hooks(model: TransformerBridge) -> None:
+    """Refuses hooks, of TransformerLens or of PyTorch."""
     hooked = [
         name.replace("_original_component.", "") or "the model"
         for network in (model, model.original_model)
@@ -56,9 +56,8 @@ def check_hooks(model: TransformerBridge) -> None:
     )
     if hooked:
         raise ValueError(
-            f"The model has hooks of your own, at {', '.join(hooked[:2])}: scores are of the model "
-            "as it was loaded, so remove them first, by model.reset_hooks() or the handle's "
-            "remove()."
+            f"The model has hooks of your own, at {', '.join(hooked[:2])}: remove them first, by "
+            "model.reset_hooks() or the handle's remove()."
         )
 
 
@@ -68,21 +67,3 @@ def _has_hooks(module: nn.Module) -> bool:
     if isinstance(module, HookPoint):
         hooks += [handle.user_hook for handle in (*module.fwd_hooks, *module.bwd_hooks)]
     return not all(str(getattr(hook, "__module__", "")).startswith(_LIBRARIES) for hook in hooks)
-
-
-@contextmanager
-def _in_eval(model: TransformerBridge) -> Iterator[None]:
-    """No dropout; each module's mode comes back."""
-    training = [
-        module
-        for network in (model, model.original_model)
-        for module in network.modules()
-        if module.training
-    ]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -1,91 +1,159 @@
-"""The studies: each runs, keeps its results and returns tidy frames.
+"""The studies: each measures one thing and returns one tidy frame.
 
 A study takes a model, `n` prompts a task, the `seed` that draws them, `progress` (None shows a bar
-on a terminal) and the names of its `tasks`. It takes seconds to minutes on the testbed and hours on
-GPT-2 small; what is in `data/results` already is read. So the studies have no examples: begin with
-`n=4` and one task.
+on a terminal) and the names of its `tasks`. Its frame has key columns such as task, direction and
+kind, what was measured in the column statistic, and the number with its 95 % interval over
+prompts in estimate, low and high; n counts the prompts behind it. It takes seconds to minutes on
+the testbed and hours on GPT-2 small; what is in `data/results` already is read. Begin with `n=4`
+and one task.
+
+Examples:
+    >>> from analysis.agreement import Estimate
+    >>> from analysis.studies import one, record, tidy, wide
+    >>> record()
+    Record(name='testbed', prompts=100)
+    >>> rows = [{"task": "ioi", "kind": "heads", "estimate": Estimate(0.9, 0.1, 0.8, 1.0)}]
+    >>> tidy(rows).columns
+    ['task', 'kind', 'estimate', 'low', 'high', 'n']
+    >>> one(tidy(rows), task="ioi").mean
+    0.9
+    >>> wide(tidy(rows), by="kind", keys=["task"]).row(0)
+    ('ioi', '0.90\\xa0[0.80,\\xa01.00]')
 """
 
 import functools
 import os
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
+from typing import Any, NamedTuple
 
+import polars as pl
 from transformer_lens.model_bridge import TransformerBridge
 
 from analysis import paths
+from analysis.agreement import Estimate
+from analysis.attribution import Scores, activation_patching, integrated_gradients
+from analysis.choices import DIRECTIONS, Direction
 from analysis.models import available_testbeds, load_model, load_untrained
 from analysis.sources import find
+from analysis.studies import store
+from analysis.tasks import TASKS, PromptPairs, load_task
 
 # What stands for a model's name where an untrained network of the record's shape is meant.
 UNTRAINED = "untrained"
+PROMPTS = 100
+FEW_PROMPTS = 12  # where several models or all pairs of layers are measured
+_NAN = float("nan")
+Scored = tuple[PromptPairs, Scores, Scores]  # of a task in a direction: prompts, AP and IG
 
 
-def model_of_record() -> TransformerBridge:
-    """The model that the report is about: `ANALYSIS_MODEL`, else the testbed.
+class Record(NamedTuple):
+    """What the report is about: a model by its name, and how many prompts a task."""
+
+    name: str
+    prompts: int
+
+    @property
+    def model(self) -> TransformerBridge:
+        """The model, loaded once a process."""
+        return loaded(self.name)
+
+
+def record() -> Record:
+    """What `ANALYSIS_MODEL` and `ANALYSIS_PROMPTS` say; the testbed and 100 where they are unset.
 
     Raises:
-        ValueError: as `load_model` does.
-
-    Examples:
-        >>> from analysis.studies import model_of_record
-        >>> model_of_record().cfg.n_layers
-        4
+        ValueError: where `ANALYSIS_PROMPTS` is no number of prompts.
     """
-    return loaded(model_name())
+    prompts = os.environ.get("ANALYSIS_PROMPTS", str(PROMPTS))
+    if not prompts.isdecimal() or int(prompts) < 1:
+        raise ValueError(f"ANALYSIS_PROMPTS={prompts!r} was given: expected a whole number from 1.")
+    return Record(os.environ.get("ANALYSIS_MODEL", "testbed"), int(prompts))
 
 
 def loaded(name: str) -> TransformerBridge:
     """`load_model(name)`, or the control for the name `untrained`, loaded once a process.
 
     The control has the shape of the model of record and the weights that training began at.
-
-    Raises:
-        ValueError: as `load_model` does.
-
-    Examples:
-        >>> from analysis.studies import loaded
-        >>> loaded("testbed") is loaded("testbed")
-        True
     """
-    return _untrained(model_name()) if name == UNTRAINED else _trained(name)
-
-
-def testbed_notice() -> str:
-    """Which model a page's numbers belong to; on a testbed, that they are no claim about GPT-2.
-
-    Examples:
-        >>> from analysis.studies import testbed_notice
-        >>> print(testbed_notice()[:51])
-        All numbers on this page are of the model `testbed`
-    """
-    name = model_name()
-    if not is_testbed(name):
-        return f"All numbers on this page are of the model `{name}`."
-    return (
-        f"All numbers on this page are of the model `{name}`, a small model that this project "
-        "trained; testbed results are no claims about GPT-2 small."
-    )
-
-
-def model_name() -> str:
-    """The name in `ANALYSIS_MODEL`, which Quarto's profiles set; the testbed where it is unset.
-
-    Examples:
-        >>> from analysis.studies import model_name
-        >>> model_name()
-        'testbed'
-    """
-    return os.environ.get("ANALYSIS_MODEL", "testbed")
-
-
-def is_testbed(name: str) -> bool:
-    """Whether a name is of a model that ships with the project, and not of a directory here.
-
-    Examples:
-        >>> from analysis.studies import is_testbed
-        >>> is_testbed("testbed-2"), is_testbed("gpt2-small")
-        (True, False)
-    """
-    return name in available_testbeds() and find(name).place == paths.MODELS / name
+    return _untrained(record().name) if name == UNTRAINED else _trained(name)
 
 
 _trained, _untrained = functools.cache(load_model), functools.cache(load_untrained)
+
+
+def is_testbed(name: str) -> bool:
+    """Whether a name is of a model that ships with the project, and not of a directory here."""
+    return name in available_testbeds() and find(name).place == paths.MODELS / name
+
+
+def models_compared() -> list[str]:
+    """Every testbed if the report is about one, else the model of record; and the control."""
+    name = record().name
+    return [*(available_testbeds() if is_testbed(name) else [name]), UNTRAINED]
+
+
+def both_methods(
+    model: TransformerBridge,
+    n: int = PROMPTS,
+    seed: int = 0,
+    progress: bool | None = None,
+    tasks: Iterable[str] = tuple(TASKS),
+    directions: Iterable[Direction] = DIRECTIONS,
+) -> Iterator[Scored]:
+    """Each task's prompts with AP's and IG's scores in each direction, which studies share."""
+    for task, direction in product(tasks, directions):
+        pairs = load_task(task, model, n=n, seed=seed)
+        settings: dict[str, Any] = {"direction": direction, "progress": progress}
+        ap = store.scores(activation_patching, model, pairs, **settings)
+        yield pairs, ap, store.scores(integrated_gradients, model, pairs, **settings)
+
+
+def tidy(rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
+    """Rows as a frame: their keys first, the numbers last, NaN as null.
+
+    A row may lack any of estimate, low, high and n, or have an `Estimate` in their stead.
+    """
+    numbers = {"estimate": pl.Float64, "low": pl.Float64, "high": pl.Float64, "n": pl.Int64}
+    plain = []
+    for row in rows:
+        found = row.get("estimate")
+        if isinstance(found, Estimate):
+            row = {**row, "estimate": found.mean, "low": found.low, "high": found.high}
+        plain.append(dict.fromkeys(numbers) | dict(row))
+    frame = pl.DataFrame(plain, infer_schema_length=None)
+    cast = [pl.col(name).cast(dtype) for name, dtype in numbers.items()]
+    return frame.select(pl.exclude(*numbers), *cast).fill_nan(None)
+
+
+def one(frame: pl.DataFrame, **columns: Any) -> Estimate:
+    """The single estimate in the row with these values.
+
+    Raises:
+        ValueError: where no row has them, or several.
+    """
+    rows = frame.filter(**columns)
+    if rows.height != 1:
+        wanted = ", ".join(f"{name}={value!r}" for name, value in columns.items())
+        raise ValueError(f"{rows.height} rows have {wanted}: expected one.")
+    (found,) = _estimates(rows)
+    return found
+
+
+def wide(
+    frame: pl.DataFrame, by: str, keys: list[str], names: Iterable[str] | None = None
+) -> pl.DataFrame:
+    """Estimates with intervals as text, a row for `keys` and a column for each value of `by`.
+
+    `names` chooses and orders the columns; by default all, in the frame's order. A dash stands
+    where there is no estimate.
+    """
+    text = pl.Series("text", map(str, _estimates(frame)), dtype=pl.String)
+    texts = frame.with_columns(text).pivot(by, index=keys, values="text", maintain_order=True)
+    shown = [name for name in names or texts.columns if name in texts.columns and name not in keys]
+    return texts.select(*keys, *shown).with_columns(pl.col(shown).fill_null("–"))
+
+
+def _estimates(frame: pl.DataFrame) -> list[Estimate]:
+    rows = frame.select(pl.col("estimate", "low", "high").fill_null(_NAN)).rows()
+    return [Estimate(mean, _NAN, low, high) for mean, low, high in rows]

@@ -1,132 +1,42 @@
-"""Does it matter? What the components on which IG and AP agree or differ do together."""
+"""Do the components on which IG and AP differ matter? Ablated, kept alone, and on other models.
 
-from collections.abc import Iterator
+A set that is chosen and tested on the same prompts looks better than it is. So every other prompt
+ranks the components, and what they do is measured on the prompts between.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
 from jaxtyping import Float
 from transformer_lens.model_bridge import TransformerBridge
 
-from analysis.ablation import Exclusive, largest, matched_sets, random_sets
-from analysis.agreement import mean_over_prompts
-from analysis.attribution.parts import FEWEST_FOR_A_MEAN
-from analysis.forward import KINDS
-from analysis.studies.aligned_baselines import PROMPTS
-from analysis.studies.cache import cached_frame
-from analysis.studies.comparison import ABOVE, BELOW, wide
-from analysis.studies.ranking import Ranking, rankings
-from analysis.tasks import TASKS
+from analysis import ablation, agreement, studies
+from analysis.ablation import MIB_SHARES, Sets, largest
+from analysis.attribution import Scores
+from analysis.choices import KINDS, Baseline, Kind
+from analysis.sites import FEWEST_FOR_A_MEAN
+from analysis.studies import FEW_PROMPTS, PROMPTS, Scored, both_methods, loaded, store, tidy
+from analysis.tasks import TASKS, PromptPairs
 
 SIZES = {"heads": (2, 4, 8), "neurons": (10, 50, 200)}
-DRAWS = 5
+DRAWS, RESAMPLES = 5, 2000
 DRAWN = ("random", "matched")
+TREATMENTS: dict[str, dict[str, Any]] = {
+    "ablated": {},
+    "ablated to means": {"baseline": "mean"},
+    "kept alone": {"keep": True},
+}
 COMPARED = (("IG", "AP"), ("IG only", "matched"), ("AP only", "matched"))
-# What is done with a set: its activations come from the source or are means, or it alone is kept.
-ABLATED, TO_MEANS, KEPT = "ablated", "ablated to means", "kept alone"
+AREAS = {"CPR": ablation.area_under, "CMD": ablation.area_to_one}
+RANKS = {("Spearman", None): agreement.spearman, ("overlap", 10): agreement.overlap_at(10)}
 
-
-@dataclass(frozen=True)
-class Consequences:
-    """What sets of components do.
-
-    Attributes:
-        sets: columns task, direction, kind, k, treatment, set, size, prompts, and the estimate
-            (mean, sd, low, high) of the metric's change as a share of the mean total effect: 0
-            changes nothing, 1 is as much as the whole source. Of drawn sets it is the mean over
-            draws of each prompt's change. A set named `A - B` is the paired difference of two
-            sets' changes.
-    """
-
-    sets: pl.DataFrame
-
-    def ablation_table(self) -> pl.DataFrame:
-        """The change by each ablated set at the middle size, a row a task, direction and kind."""
-        shown = ("shared", "IG only", "AP only", "matched", "random")
-        rows = self.sets.filter(pl.col("treatment") == ABLATED, pl.col("set").is_in(shown))
-        return wide(
-            rows.filter(pl.col("k") == _middle()), "set", ["task", "direction", "kind", "k"], shown
-        )
-
-    def sets_table(self) -> pl.DataFrame:
-        """Every set and treatment."""
-        keys = ["task", "direction", "kind", "k", "set", "size"]
-        plain = self.sets.filter(~pl.col("set").str.contains(" - "))
-        return wide(plain, "treatment", keys, (ABLATED, TO_MEANS, KEPT))
-
-    def shown(self, direction: str) -> pl.DataFrame:
-        """What the chart draws: the sets that tell the methods apart, at the middle size."""
-        names = ("IG only", "AP only", "matched", "random")
-        return self.sets.filter(
-            pl.col("direction") == direction,
-            pl.col("treatment") == ABLATED,
-            pl.col("set").is_in(names),
-            pl.col("k") == _middle(),
-        )
-
-    def idle(self) -> str:
-        """Whether the components that only one method names are idle, in Markdown."""
-        return (
-            " ".join(self._against_matched(method) for method in ("IG", "AP"))
-            + f" The components that both name move it by {self.median('shared'):.0%}, matched "
-            f"ones by {self.median('matched'):.1%} (medians)."
-        )
-
-    def median(self, *names: str) -> float:
-        """The median change of the metric when such sets are ablated; NaN where there are none."""
-        ablated = self._ablated(*names)["mean"].to_numpy()
-        return float(np.median(ablated)) if len(ablated) else np.nan
-
-    def _ablated(self, *names: str) -> pl.DataFrame:
-        return self.sets.filter(pl.col("treatment") == ABLATED, pl.col("set").is_in(names))
-
-    def _against_matched(self, method: str) -> str:
-        """How one method's own components fare against components that move as much."""
-        own = f"{method} only"
-        cases = self._ablated(own).height
-        if not cases:
-            return f"In no case does {method} name components of its own."
-        difference = self._ablated(f"{own} - matched")
-        more, less = (difference.filter(side).height for side in (ABOVE, BELOW))
-        return (
-            f"In {cases} cases {method} names components of its own: ablated together they move "
-            f"the metric by {self.median(own):.1%} of the total effect (median), more than matched "
-            f"components in {more} of {difference.height} cases and less in {less}."
-        )
-
-    def together(self) -> str:
-        """Whose sets do more as a whole, over all sizes and kinds, in Markdown."""
-        ablated, kept = (self._won(self.sets, name) for name in (ABLATED, KEPT))
-        return (
-            f"As whole sets of equal size, IG's move the metric further in {ablated[0]} and AP's "
-            f"in {ablated[1]} of {ablated[2]} cases, and kept alone IG's keep more of it in "
-            f"{kept[0]} and AP's in {kept[1]}."
-        )
-
-    def better(self) -> str:
-        """Which method's top k matters more when ablated and loses less when kept, by size."""
-        return "\n".join(
-            f"- top {k} {kind}: {self._better_at(kind, k)}"
-            for kind in KINDS
-            for k in SIZES[kind]
-            if self.sets.filter(pl.col("kind") == kind, pl.col("k") == k).height
-        )
-
-    def _better_at(self, kind: str, k: int) -> str:
-        found = self.sets.filter(pl.col("kind") == kind, pl.col("k") == k)
-        ablated, kept = (self._won(found, name) for name in (ABLATED, KEPT))
-        return (
-            f"ablated, IG's set moves the metric further in {ablated[0]} and AP's in {ablated[1]} "
-            f"of {ablated[2]} cases; kept alone, IG's keeps more of it in {kept[0]} and AP's in "
-            f"{kept[1]}"
-        )
-
-    def _won(self, sets: pl.DataFrame, treatment: str) -> tuple[int, int, int]:
-        """Cases for IG, for AP, and in all; what is kept should change the metric least."""
-        found = sets.filter(pl.col("set") == "IG - AP", pl.col("treatment") == treatment)
-        above, below = (found.filter(side).height for side in (ABOVE, BELOW))
-        ig, ap = (above, below) if treatment == ABLATED else (below, above)
-        return ig, ap, found.height
+Row = dict[str, Any]
+Rows = Callable[["Ranking", int], Iterator[Row]]
+Means = Float[np.ndarray, "layer component"]
 
 
 def consequences(
@@ -135,102 +45,194 @@ def consequences(
     seed: int = 0,
     progress: bool | None = None,
     tasks: tuple[str, ...] = tuple(TASKS),
-) -> Consequences:
-    """All sets of every task in both directions; the scores are those of the aligned baselines."""
-    return Consequences(
-        pl.concat(
-            cached_frame(
-                f"sets-{ranking.ap.task}-{ranking.ap.direction}",
-                lambda ranking=ranking: _sets(ranking, seed),
-                *(model, ranking.pairs, ranking.ap, ranking.ig, seed),
-            )
-            for ranking in rankings(model, tasks, n, seed, progress)
-        )
-    )
+) -> pl.DataFrame:
+    """What sets of components do to the metric, as a share of the mean total effect.
 
-
-def named_sets(
-    ig: Float[np.ndarray, "layer component"],
-    ap: Float[np.ndarray, "layer component"],
-    differences: Float[np.ndarray, "layer component"],
-    k: int,
-    seed: int = 0,
-) -> dict[str, np.ndarray]:
-    """Sets (set, layer, component) by name: the top k of each method, and how they divide.
-
-    `random` draws as many components as either method has to itself, among those that neither
-    names; `matched` draws them with the differences of IG's own ones.
+    Columns: task, direction, kind, k, treatment, set, size, statistic. The sets are each method's
+    top k, what the two share and what only one of them has; `random` draws as many components as
+    that from all others, `matched` such as have about the ‖Δa‖ of IG's. A treatment is `ablated`
+    (to the source's activations), `ablated to means`, or `kept alone`: all others of the kind
+    ablated. The statistic is `change`: 0 is none, 1 as much as the whole source. Of drawn sets it
+    is the mean over draws; a set `A - B`, of size 0, is the paired difference of two.
     """
-    top = Exclusive(largest(ig, k), largest(ap, k))
-    union = top.first | top.second
-    own = int(top.first_only.sum())
-    found = {
-        "IG": top.first[None],
-        "AP": top.second[None],
-        "shared": top.shared[None],
-        "IG only": top.first_only[None],
-        "AP only": top.second_only[None],
-    }
-    if own and own <= (~union).sum():
-        found["random"] = random_sets(union, own, DRAWS, seed)
-        found["matched"] = matched_sets(top.first_only, union, differences, DRAWS, seed=seed)
-    return {name: sets for name, sets in found.items() if sets[0].any()}
+    return _kept("sets", _changes, model, both_methods(model, n, seed, progress, tasks), seed)
 
 
-def _middle() -> pl.Expr:
-    """The middle size of each row's kind."""
-    return pl.col("kind").replace_strict({kind: sizes[1] for kind, sizes in SIZES.items()})
+def circuits(
+    model: TransformerBridge,
+    n: int = PROMPTS,
+    seed: int = 0,
+    progress: bool | None = None,
+    tasks: tuple[str, ...] = tuple(TASKS),
+) -> pl.DataFrame:
+    """How faithful the circuits are that keep the components with the largest scores.
+
+    Columns: task, direction, kind, method, statistic, share. A circuit takes the other components
+    of its kind to the source's activations. The statistics are `faithfulness` at each share of
+    components that MIB keeps, and MIB's areas, `CPR` and `CMD`, whose share is null; the method
+    `IG - AP` is the paired difference of two areas.
+    """
+    return _kept("circuits", _circuits, model, both_methods(model, n, seed, progress, tasks), seed)
 
 
-def _sets(ranking: Ranking, seed: int) -> pl.DataFrame:
-    rows = []
+def across_models(
+    names: list[str] | None = None,
+    n: int = FEW_PROMPTS,
+    seed: int = 0,
+    progress: bool | None = None,
+    tasks: tuple[str, ...] = tuple(TASKS),
+) -> pl.DataFrame:
+    """How far IG and AP agree on each model: each training seed, and the untrained network.
+
+    Columns: model, task, direction, kind, statistic, k. The statistics are `Pearson`, `Spearman`
+    and `overlap` of the k largest, of prompt-averaged scores; all models see the same prompts.
+    """
+    frames = []
+    for name in studies.models_compared() if names is None else names:
+        scored = both_methods(loaded(name), n, seed, progress, tasks)
+        found = _kept("headline", _agreement, loaded(name), scored, seed)
+        frames.append(found.select(pl.lit(name).alias("model"), pl.all()))
+    return pl.concat(frames)
+
+
+def _kept(
+    name: str, rows: Rows, model: TransformerBridge, scored: Iterable[Scored], seed: int
+) -> pl.DataFrame:
+    """The rows of every task and direction, computed once."""
+
+    def of(pairs: PromptPairs, ap: Scores, ig: Scores) -> pl.DataFrame:
+        ranking, about = Ranking(model, pairs, ap, ig), {"task": ap.task, "direction": ap.direction}
+        facts, file = (model, pairs, ap, ig, seed), "-".join([name, *about.values()])
+        return store.frame(file, lambda: tidy(about | row for row in rows(ranking, seed)), *facts)
+
+    return pl.concat(of(*both) for both in scored)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """IG and AP of one task in one direction; every other prompt ranks, the others test."""
+
+    model: TransformerBridge
+    pairs: PromptPairs
+    ap: Scores
+    ig: Scores
+
+    @cached_property
+    def tested(self) -> PromptPairs:
+        """The prompts that play no part in the ranking."""
+        return self.pairs.select(range(1, len(self.pairs), 2))
+
+    def ranked(self, kind: Kind) -> dict[str, Means]:
+        """The ranking half's mean scores, and how much each activation differs, ‖Δa‖."""
+        half = self.pairs.select(range(0, len(self.pairs), 2))
+        return {
+            "IG": self.ig.of(kind)[::2].mean(dim=0).numpy(),
+            "AP": self.ap.of(kind)[::2].mean(dim=0).numpy(),
+            "‖Δa‖": ablation.activation_differences(self.model, half, kind),
+        }
+
+    def metric(
+        self, sets: Sets, kind: Kind, baseline: Baseline = "source", keep: bool = False
+    ) -> Float[np.ndarray, "set prompt"]:
+        """The tested prompts' metric when each set is ablated, or kept alone."""
+        return ablation.multi_ablated_performance(
+            self.model, self.tested, sets, kind, self.ap.direction, baseline, keep
+        ).numpy()
+
+
+def compared_sets(ig: Means, ap: Means, moved: Means, k: int, seed: int = 0) -> dict[str, Sets]:
+    """The top k of each method and how they divide, beside random and matched sets.
+
+    `moved` is ‖Δa‖, by which sets are matched. Drawn sets are as large as what only one method
+    has, and hold nothing of either method's top k. A set that is empty is left out, and so are
+    drawn ones where too few others are left to draw from.
+    """
+    first, second = largest(ig, k), largest(ap, k)
+    masks = {"IG": first, "AP": second, "shared": first & second}
+    masks |= {"IG only": first & ~second, "AP only": second & ~first}
+    found = {name: mask[None] for name, mask in masks.items() if mask.any()}
+    either, only = first | second, masks["IG only"]
+    if 0 < only.sum() <= (~either).sum():
+        found["random"] = ablation.random_sets(either, int(only.sum()), DRAWS, seed)
+        found["matched"] = ablation.matched_sets(only, either, moved, DRAWS, seed=seed)
+    return found
+
+
+def _changes(ranking: Ranking, seed: int) -> Iterator[Row]:
     for kind in KINDS:
         ranked = ranking.ranked(kind)
-        for k in SIZES[kind]:
-            if k >= ranked["IG"].size:
-                continue
-            named = named_sets(ranked["IG"], ranked["AP"], ranked["‖Δa‖"], k, seed)
-            for treatment, changes in _treatments(ranking, kind, named):
+        for k in (k for k in SIZES[kind] if k < ranked["IG"].size):
+            sets = compared_sets(ranked["IG"], ranked["AP"], ranked["‖Δa‖"], k, seed)
+            for treatment, changes in _treated(ranking, kind, sets):
                 for name, change in changes.items():
-                    place = ranking.place | {"kind": kind, "k": k, "treatment": treatment}
-                    size = int(named[name][0].sum()) if name in named else 0
-                    about = {"set": name, "size": size, "prompts": len(change)}
-                    rows.append(place | about | mean_over_prompts(change, seed)._asdict())
-    return pl.DataFrame(rows)
+                    size = int(sets[name][0].sum()) if name in sets else 0
+                    about = {"kind": kind, "k": k, "treatment": treatment, "set": name}
+                    found = {"size": size, "statistic": "change", "n": len(change)}
+                    yield about | found | {"estimate": agreement.mean_over_prompts(change, seed)}
 
 
-def _treatments(
-    ranking: Ranking, kind: str, named: dict[str, np.ndarray]
+def _treated(
+    ranking: Ranking, kind: Kind, sets: dict[str, Sets]
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Each prompt's change by each set; drawn sets are only ablated, as they only compare."""
-    chosen = {name: sets for name, sets in named.items() if name not in DRAWN}
-    yield ABLATED, _with_differences(_changes(ranking, kind, named))
-    if max(map(len, ranking.tested.groups())) >= FEWEST_FOR_A_MEAN:
-        yield TO_MEANS, _changes(ranking, kind, chosen, baseline="mean")
-    yield KEPT, _with_differences(_changes(ranking, kind, chosen, keep=True))
+    """Each prompt's change by each set, as a share of the mean total effect; draws are averaged.
+
+    Drawn sets are only ablated, as they only compare.
+    """
+    total, longest = float(ranking.ap.total[1::2].mean()), max(map(len, ranking.tested.groups()))
+    for treatment, settings in TREATMENTS.items():
+        baseline: Baseline = settings.get("baseline", "source")
+        if baseline == "mean" and longest < FEWEST_FOR_A_MEAN:
+            continue
+        used = {name: of for name, of in sets.items() if name not in DRAWN or not settings}
+        base = ranking.metric(np.zeros_like(used["IG"]), kind, baseline)[0]
+        metric = ranking.metric(np.concatenate([*used.values()]), kind, **settings)
+        parts = np.split(metric, np.cumsum([len(masks) for masks in used.values()])[:-1])
+        shares = ((part.mean(axis=0) - base) / total for part in parts)
+        changes = dict(zip(used, shares, strict=True))
+        pairs = [pair for pair in COMPARED if changes.keys() >= {*pair}]
+        yield treatment, changes | {f"{a} - {b}": changes[a] - changes[b] for a, b in pairs}
 
 
-def _changes(
-    ranking: Ranking,
-    kind: str,
-    named: dict[str, np.ndarray],
-    baseline: str = "source",
-    keep: bool = False,
-) -> dict[str, Float[np.ndarray, " prompt"]]:
-    """The metric's change by each set as a share of the mean total effect; draws are averaged."""
-    nothing = np.zeros((1, *next(iter(named.values())).shape[1:]), dtype=bool)
-    base = ranking.metric(nothing, kind, baseline)[0]
-    metric = ranking.metric(np.concatenate(list(named.values())), kind, baseline, keep)
-    ends = np.cumsum([len(sets) for sets in named.values()])[:-1]
-    return {
-        name: (rows.mean(axis=0) - base) / ranking.total
-        for name, rows in zip(named, np.split(metric, ends), strict=True)
-    }
+def _circuits(ranking: Ranking, seed: int) -> Iterator[Row]:
+    random = np.random.default_rng(seed)
+    for kind in KINDS:
+        ranked = ranking.ranked(kind)
+        ranked["random"] = random.random(ranked["IG"].shape)
+        metrics = {}
+        for method, scores in ranked.items():
+            sets = np.stack([largest(scores, round(s * scores.size)) for s in MIB_SHARES])
+            metrics[method] = ranking.metric(sets, kind, keep=True)
+        for row in _faithful(metrics, seed):
+            yield {"kind": kind, "n": len(ranking.tested)} | row
 
 
-def _with_differences(changes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return changes | {
-        f"{first} - {second}": changes[first] - changes[second]
-        for first, second in COMPARED
-        if first in changes and second in changes
-    }
+def _faithful(metrics: dict[str, Float[np.ndarray, "share prompt"]], seed: int) -> Iterator[Row]:
+    """Curves, and areas with percentile bootstrap intervals over prompts; methods share resamples.
+
+    The first share is the empty circuit, the last the whole model.
+    """
+    count = metrics["IG"].shape[1]
+    random, whole = np.random.default_rng(seed), np.full(count, 1 / count)
+    drawn = random.multinomial(count, whole, RESAMPLES) / count
+    means = {name: metric @ np.vstack([whole, drawn]).T for name, metric in metrics.items()}
+    curves = {name: ablation.faithfulness(m, m[:1], m[-1:]) for name, m in means.items()}
+    for method, curve in curves.items():
+        for share, value in zip(MIB_SHARES, curve[:, 0], strict=True):
+            about = {"method": method, "statistic": "faithfulness", "share": share}
+            yield about | {"estimate": float(value)}
+    for name, area in AREAS.items():
+        found = {method: np.asarray(area(curve)) for method, curve in curves.items()}
+        found["IG - AP"] = found["IG"] - found["AP"]
+        for method, values in found.items():
+            low, high = np.quantile(values[1:], (0.025, 0.975)) if count > 1 else (None, None)
+            about = {"method": method, "statistic": name, "share": None}
+            yield about | {"estimate": float(values[0]), "low": low, "high": high}
+
+
+def _agreement(ranking: Ranking, seed: int) -> Iterator[Row]:
+    for kind in KINDS:
+        ap, ig = ranking.ap.of(kind), ranking.ig.of(kind)
+        found = {("Pearson", None): agreement.correlation_of_means(ap, ig, kind, seed)}
+        for (statistic, k), estimate in (found | agreement.of_means(RANKS, ap, ig, seed)).items():
+            about = {"kind": kind, "statistic": statistic, "k": k}
+            yield about | {"estimate": estimate, "n": len(ap)}

@@ -1,105 +1,77 @@
-"""The original, repaired: each of its faults on the model of record, beside the right number.
+"""The original study's denominator: r of the heads' IG and AP, AP divided by each prompt's effect.
 
-`analysis.studies.faults` makes the faults, `analysis.studies.record` has what was published.
+m(clean) - m(corrupted) can be negative on a prompt, above all where the metric is read at the end
+of padding, as it was. All of the prompt's AP then has the wrong sign, and so has its r. The other
+faults are a few lines each, which run on the page; this one takes both methods on padded prompts.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import polars as pl
 from transformer_lens.model_bridge import TransformerBridge
 
-from analysis.attribution import activation_patching, integrated_gradients
-from analysis.studies import faults
-from analysis.studies.aligned_baselines import PROMPTS
-from analysis.studies.cache import cached_frame, cached_scores
-from analysis.studies.faults import Run
-from analysis.tasks import TASKS, load_task
+from analysis.agreement import average_correlation, correlations
+from analysis.attribution import Scores, activation_patching, integrated_gradients
+from analysis.studies import PROMPTS, both_methods, store, tidy
+from analysis.tasks import TASKS, PromptPairs
 
 LAST_TOKEN, END_OF_PADDING = "last token", "end of the padding"
-# Both methods are run once more on padded prompts: on so many, in the design's first step count.
+# Both methods run once more on padded prompts: on so many, with so many steps.
 PADDED_PROMPTS, PADDED_STEPS = 40, 16
 
 
-@dataclass(frozen=True)
-class Original:
-    """A frame a fault; the functions of `analysis.studies.faults` have their columns."""
-
-    padding: pl.DataFrame
-    denominators: pl.DataFrame
-    completeness: pl.DataFrame
-    wrong_data: pl.DataFrame
-    indexing: pl.DataFrame
-    stale_name: pl.DataFrame
-    endings: pl.DataFrame
-    signs: pl.DataFrame
-    late_binding: pl.DataFrame
-    quantiles: pl.DataFrame
-    borrowed: pl.DataFrame
-
-
 def original(
-    model: TransformerBridge, n: int = PROMPTS, seed: int = 0, progress: bool | None = None
-) -> Original:
-    """Every fault on n prompts a task; the scores are those of the aligned baselines."""
-    runs = [_run(model, task, n, seed, progress) for task in TASKS]
-    by_task = {run.pairs.task: run for run in runs}
-    ioi = by_task["ioi"]
+    model: TransformerBridge,
+    n: int = PROMPTS,
+    seed: int = 0,
+    progress: bool | None = None,
+    tasks: Sequence[str] = tuple(TASKS),
+) -> pl.DataFrame:
+    """How each prompt's denominator changes r of the heads' IG and AP over prompts, noising.
 
-    def over_tasks(fault: Callable[[TransformerBridge, Run], pl.DataFrame]) -> pl.DataFrame:
-        name = fault.__name__.replace("_", "-")
-        return pl.concat(
-            cached_frame(
-                f"{name}-{run.pairs.task}",
-                lambda run=run: fault(model, run),
-                *(model, run.pairs, run.ap, run.ig),
-            )
-            for run in runs
+    Columns: task, reading (where the metric is read), version (`wrong`: AP divided by the prompt's
+    m(clean) - m(corrupted); `right`: not divided) and statistic: `r` as a mean over prompts,
+    its standard deviation `sd`, the mean `|r|`, and `flips`, on how many prompts the denominator is
+    negative. The padded prompts are the first 40 of each task.
+    """
+    rows = []
+    for pairs, *whole in both_methods(model, n, seed, progress, tasks, ("noising",)):
+        few = right_padded(model, pairs).select(range(min(PADDED_PROMPTS, len(pairs))))
+        heads: dict[str, Any] = {"kinds": ("heads",), "progress": progress}
+        padded = (
+            store.scores(activation_patching, model, few, **heads),
+            store.scores(integrated_gradients, model, few, **heads, steps=PADDED_STEPS),
         )
-
-    def borrowed(model: TransformerBridge, run: Run) -> pl.DataFrame:
-        return faults.borrowed(model, run, ioi)
-
-    def signs(model: TransformerBridge, run: Run) -> pl.DataFrame:
-        denoising = cached_scores(
-            integrated_gradients, model, run.pairs, direction="denoising", progress=progress
-        )
-        return faults.signs(model, run, denoising)
-
-    return Original(
-        padding=over_tasks(faults.padding),
-        denominators=pl.concat(
-            [
-                *(faults.denominators(run.ap, run.ig, LAST_TOKEN) for run in runs),
-                *(_padded_denominators(model, run, progress) for run in runs),
-            ]
-        ),
-        completeness=pl.concat(faults.completeness(run, model.cfg.d_model) for run in runs),
-        wrong_data=faults.wrong_data(model, by_task["greater-than"], by_task["gender-bias"]),
-        indexing=faults.indexing(model),
-        stale_name=faults.stale_name(model),
-        endings=faults.endings(model),
-        signs=over_tasks(signs),
-        late_binding=over_tasks(faults.late_binding),
-        quantiles=pl.concat(faults.quantiles(run) for run in runs),
-        borrowed=over_tasks(borrowed),
-    )
+        for reading, scores in ((LAST_TOKEN, whole), (END_OF_PADDING, padded)):
+            about = {"task": pairs.task, "reading": reading}
+            rows += [about | row for row in denominators(*scores)]
+    return tidy(rows)
 
 
-def _run(model: TransformerBridge, task: str, n: int, seed: int, progress: bool | None) -> Run:
-    pairs = load_task(task, model, n=n, seed=seed)
-    ap, ig = (
-        cached_scores(method, model, pairs, direction="noising", progress=progress)
-        for method in (activation_patching, integrated_gradients)
-    )
-    return Run(pairs, ap, ig)
+def right_padded(model: TransformerBridge, pairs: PromptPairs) -> PromptPairs:
+    """The pairs as `to_tokens` pads a list of them: of one length, read at its end.
+
+    Without texts, because no text has these tokens.
+    """
+    clean, corrupted = (model.to_tokens(side).cpu() for side in (pairs.clean, pairs.corrupted))
+    tokens = {"clean_tokens": list(clean), "corrupted_tokens": list(corrupted)}
+    return replace(pairs, clean=[""] * len(pairs), corrupted=[""] * len(pairs), **tokens)
 
 
-def _padded_denominators(model: TransformerBridge, run: Run, progress: bool | None) -> pl.DataFrame:
-    """The first prompts alone, in the lengths that the whole batch pads them to."""
-    padded = faults.right_padded(model, run.pairs)
-    pairs = padded.select(range(min(PADDED_PROMPTS, len(padded))))
-    heads = {"kinds": ("heads",), "progress": progress}
-    ap = cached_scores(activation_patching, model, pairs, **heads)
-    ig = cached_scores(integrated_gradients, model, pairs, steps=PADDED_STEPS, **heads)
-    return faults.denominators(ap, ig, END_OF_PADDING)
+def denominators(ap: Scores, ig: Scores) -> Iterator[dict[str, Any]]:
+    """The statistics of one task and reading, as rows; both scores are noising."""
+    effect = -ap.total
+    divided = average_correlation(ap.heads / effect[:, None, None], ig.heads)
+    found = {
+        ("wrong", "r"): divided,
+        ("wrong", "sd"): divided.sd,
+        ("wrong", "|r|"): float(np.nanmean(np.abs(correlations(ap.heads, ig.heads)))),
+        ("wrong", "flips"): int((effect < 0).sum()),
+        ("right", "r"): average_correlation(ap.heads, ig.heads),
+    }
+    for (version, statistic), estimate in found.items():
+        row = {"version": version, "statistic": statistic, "estimate": estimate}
+        yield row | {"n": len(effect)}

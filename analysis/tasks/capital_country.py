@@ -4,29 +4,20 @@ from collections.abc import Iterator
 from random import Random
 
 from analysis.metrics import logit_diff
-from analysis.tasks.example import Example, Task, shuffled
-from analysis.tasks.split import in_split
-from analysis.tasks.words import read_words
+from analysis.tasks.task import Example, Task, read_words, shuffled, split_of
 
 NAME = "capital-country"
 
 
 def examples(random: Random, split: str, corruption: str) -> Iterator[list[Example]]:
     """Every capital of the split, corrupted to any other one whose token length fits."""
-    words = read_words(NAME)
-    capitals, template = words["capitals"], words["template"]
+    capitals, template = (read_words(NAME)[key] for key in ("capitals", "template"))
     for capital in shuffled(capitals, random):
         others = shuffled((name for name in capitals if name != capital), random)
-        clean = template.format(capital=capital)
-        if in_split(NAME, clean, split):
+        clean, right = template.format(capital=capital), (f" {capitals[capital]}",)
+        if split_of(NAME, clean) == split:
             yield [
-                Example(
-                    clean=clean,
-                    corrupted=template.format(capital=other),
-                    right=(f" {capitals[capital]}",),
-                    wrong=(f" {capitals[other]}",),
-                    template=template,
-                )
+                Example(clean, template.format(capital=other), right, (f" {capitals[other]}",))
                 for other in others
             ]
 

@@ -5,17 +5,10 @@ from itertools import product
 from random import Random
 
 from analysis.metrics import prob_diff
-from analysis.tasks.example import Example, Task, shuffled
-from analysis.tasks.split import in_split
-from analysis.tasks.words import read_words
+from analysis.tasks.task import Example, Task, read_words, shuffled, split_of
 
 NAME = "greater-than"
 YEARS = tuple(f"{year:02}" for year in range(100))
-
-
-def year_key(century: int, year: int) -> str:
-    """The split's key of a start year, 1741 for example."""
-    return f"{century}{year:02}"
 
 
 def start_years(split: str) -> list[tuple[int, int]]:
@@ -25,7 +18,7 @@ def start_years(split: str) -> list[tuple[int, int]]:
     return [
         (century, year)
         for century, year in product(words["centuries"], years)
-        if in_split(NAME, year_key(century, year), split)
+        if split_of(NAME, f"{century}{year:02}") == split
     ]
 
 
@@ -36,26 +29,15 @@ def labels_after(year: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def fill(noun: str, century: int, year: int) -> str:
     """The prompt, up to the end year's century."""
-    template = read_words(NAME)["template"]
-    return template.format(noun=noun, century=century, year=f"{year:02}")
+    return read_words(NAME)["template"].format(noun=noun, century=century, year=f"{year:02}")
 
 
 def examples(random: Random, split: str, corruption: str) -> Iterator[list[Example]]:
     """Every noun with every start year of the split; the corrupted start year ends in 01."""
     words = read_words(NAME)
-    starts = [(noun, *year) for noun in words["nouns"] for year in start_years(split)]
-    for noun, century, year in shuffled(starts, random):
-        right, wrong = labels_after(year)
-        yield [
-            Example(
-                clean=fill(noun, century, year),
-                corrupted=fill(noun, century, words["corrupted_year"]),
-                right=right,
-                wrong=wrong,
-                template=words["template"],
-                completes=True,
-            )
-        ]
+    for noun, (century, year) in shuffled(product(words["nouns"], start_years(split)), random):
+        clean, corrupted = (fill(noun, century, start) for start in (year, words["corrupted_year"]))
+        yield [Example(clean, corrupted, *labels_after(year), completes=True)]
 
 
 TASK = Task(NAME, prob_diff, examples)

@@ -5,9 +5,7 @@ from itertools import combinations
 from random import Random
 
 from analysis.metrics import logit_diff
-from analysis.tasks.example import Example, Task, shuffled
-from analysis.tasks.split import in_split
-from analysis.tasks.words import read_words
+from analysis.tasks.task import Example, Task, read_words, shuffled, split_of
 
 NAME = "ioi"
 
@@ -26,14 +24,9 @@ def pair_key(one: str, other: str) -> str:
 def fill(form: str, recipient: str, giver: str, actor: str, random: Random) -> str:
     """A form's text, in which `actor` gives: who is named first and the other words are drawn."""
     words = read_words(NAME)
-    named = shuffled([recipient, giver], random)
-    return form.format(
-        first=named[0],
-        second=named[1],
-        giver=actor,
-        place=random.choice(words["places"]),
-        object=random.choice(words["objects"]),
-    )
+    first, second = shuffled([recipient, giver], random)
+    place, thing = random.choice(words["places"]), random.choice(words["objects"])
+    return form.format(first=first, second=second, giver=actor, place=place, object=thing)
 
 
 def examples(random: Random, split: str, corruption: str) -> Iterator[list[Example]]:
@@ -41,7 +34,7 @@ def examples(random: Random, split: str, corruption: str) -> Iterator[list[Examp
 
     The corrupted prompt's second subject is the recipient (`hard`) or a third name (`abc`).
     """
-    pairs = [pair for pair in combinations(names(), 2) if in_split(NAME, pair_key(*pair), split)]
+    pairs = [pair for pair in combinations(names(), 2) if split_of(NAME, pair_key(*pair)) == split]
     for giver, recipient in shuffled(pairs + [pair[::-1] for pair in pairs], random):
         template = random.choice(read_words(NAME)["templates"])
         third = random.choice([name for name in names() if name not in (giver, recipient)])
@@ -50,16 +43,8 @@ def examples(random: Random, split: str, corruption: str) -> Iterator[list[Examp
             fill(template["text"], recipient, giver, actor, Random(words_seed))
             for actor in (giver, recipient if corruption == "hard" else third)
         )
-        yield [
-            Example(
-                clean=clean,
-                corrupted=corrupted,
-                right=(f" {recipient}",),
-                wrong=(f" {giver}",),
-                template=template["text"],
-                trained=template["trained"],
-            )
-        ]
+        answers = (f" {recipient}",), (f" {giver}",)
+        yield [Example(clean, corrupted, *answers, trained=template["trained"])]
 
 
 TASK = Task(NAME, logit_diff, examples, corruptions=("hard", "abc"))

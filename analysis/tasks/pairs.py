@@ -9,18 +9,16 @@ from typing import Any, TypeAlias
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.checks import whole
 from analysis.identity import hash_of, identify
 from analysis.metrics import Labels, Metric, name_of
-from analysis.tasks.example import Example
-from analysis.tasks.reading import Pair, Reader, first_usable
-from analysis.tasks.vocabulary import Vocabulary
+from analysis.tasks.reading import Pair, Reader, Vocabulary
+from analysis.tasks.task import Example
 
-# One prompt's tokens; the length has no name because it differs from prompt to prompt.
-Tokens: TypeAlias = Int[Tensor, " _"]
-
+Tokens: TypeAlias = Int[Tensor, " _"]  # one prompt's; each has a length of its own
 _SHOWN = 3  # prompt pairs, in a repr
 
 
@@ -43,8 +41,6 @@ class PromptPairs:
           clean='When Richard and Rose went to the bakery, Richard gave a computer to'
           corrupted='When Richard and Rose went to the bakery, Rose gave a computer to'
           right=(' Rose',) wrong=(' Richard',))
-        >>> pairs.labels.signs[0].tolist()
-        [1.0, -1.0]
         >>> [len(tokens) for tokens in pairs.clean_tokens], list(pairs.groups())
         ([15, 16, 20, 16], [[0], [1, 3], [2]])
     """
@@ -56,7 +52,6 @@ class PromptPairs:
     clean_tokens: list[Tokens]
     corrupted_tokens: list[Tokens]
     labels: Labels
-    templates: list[str]
     trained: list[bool]
     left_out: dict[str, int] = field(default_factory=dict)
     answers: dict[int, str] = field(default_factory=dict)
@@ -67,17 +62,14 @@ class PromptPairs:
     def __repr__(self) -> str:
         short = Repr()
         short.maxstring, short.maxtuple = 120, 4
-        head = f"task={self.task!r}, metric={name_of(self.metric)}, prompts={len(self)}"
         some = self.select(range(min(len(self), _SHOWN)))
-        pairs = [
-            f"  clean={short.repr(clean)}\n  corrupted={short.repr(corrupted)}\n"
-            f"  right={short.repr(right)} wrong={short.repr(wrong)}"
-            for clean, corrupted, right, wrong in zip(
-                some.clean, some.corrupted, some.right, some.wrong, strict=True
-            )
-        ]
-        more = [f"  and {len(self) - _SHOWN} more"] if len(self) > _SHOWN else []
-        lines = [f"{head}, left_out={self.left_out}", *pairs, *more]
+        head = f"task={self.task!r}, metric={name_of(self.metric)}, prompts={len(self)}"
+        lines = [f"{head}, left_out={self.left_out}"]
+        for values in zip(some.clean, some.corrupted, some.right, some.wrong, strict=True):
+            texts = map(short.repr, values)
+            lines.append("  clean={}\n  corrupted={}\n  right={} wrong={}".format(*texts))
+        if len(self) > _SHOWN:
+            lines.append(f"  and {len(self) - _SHOWN} more")
         return "PromptPairs(" + ",\n".join(lines) + ")"
 
     @property
@@ -90,30 +82,24 @@ class PromptPairs:
         """Each prompt's wrong answers, decoded."""
         return self._decoded(self.labels.signs < 0)
 
+    def _decoded(self, chosen: Bool[Tensor, "prompt label"]) -> list[tuple[str, ...]]:
+        return [
+            tuple(self.answers.get(token, f"token {token}") for token in row[mask].tolist())
+            for row, mask in zip(self.labels.tokens, chosen, strict=True)
+        ]
+
     def select(self, prompts: Iterable[int]) -> "PromptPairs":
-        """The pairs at these places, in this order."""
-        places = list(prompts)
-        names = ("clean", "corrupted", "clean_tokens", "corrupted_tokens", "templates", "trained")
-        chosen = {name: [getattr(self, name)[place] for place in places] for name in names}
-        return replace(self, labels=self.labels[torch.tensor(places, dtype=torch.long)], **chosen)
+        """The pairs at these indices, in this order."""
+        indices = list(prompts)
+        names = ("clean", "corrupted", "clean_tokens", "corrupted_tokens", "trained")
+        chosen = {name: [getattr(self, name)[index] for index in indices] for name in names}
+        return replace(self, labels=self.labels[torch.tensor(indices, dtype=torch.long)], **chosen)
 
-    def check(self, model: TransformerBridge) -> None:
-        """Whether these are `model`'s pairs: its tokens of the texts, its answers, its positions.
-
-        Raises:
-            ValueError: where they are not.
-
-        Examples:
-            >>> from analysis import load_model, load_task
-            >>> model = load_model("testbed")
-            >>> load_task("ioi", model, n=4).check(model)
-        """
-        fault = self._fault(model)
-        if fault:
-            raise ValueError(
-                f"The pairs of {self.task!r} {fault}: load them again with "
-                f"load_task({self.task!r}, model)."
-            )
+    def groups(self) -> Iterator[list[int]]:
+        """The indices of the prompts of each length, shortest first."""
+        lengths = [len(tokens) for tokens in self.clean_tokens]
+        for length in sorted(set(lengths)):
+            yield [index for index, other in enumerate(lengths) if other == length]
 
     def fingerprint(self) -> str:
         """A hash of what scores depend on: the tokens, the labels and the metric."""
@@ -121,22 +107,15 @@ class PromptPairs:
         labels = [self.labels.tokens.tolist(), self.labels.signs.tolist()]
         return hash_of([tokens, labels, identify(self.metric)])
 
-    def groups(self) -> Iterator[list[int]]:
-        """The places of the prompts of each length, shortest first."""
-        lengths = [len(tokens) for tokens in self.clean_tokens]
-        for length in sorted(set(lengths)):
-            yield [place for place, other in enumerate(lengths) if other == length]
-
-    def _decoded(self, chosen: Bool[Tensor, "prompt label"]) -> list[tuple[str, ...]]:
-        return [
-            tuple(self.answers.get(token, f"token {token}") for token in row[mask].tolist())
-            for row, mask in zip(self.labels.tokens, chosen, strict=True)
-        ]
+    def check(self, model: TransformerBridge) -> None:
+        """Raises a ValueError unless these are `model`'s tokens and answers, in its positions."""
+        if fault := self._fault(model):
+            again = f"load them again with load_task({self.task!r}, model)"
+            raise ValueError(f"The pairs of {self.task!r} {fault}: {again}.")
 
     def _fault(self, model: TransformerBridge) -> str | None:
         """What keeps the pairs from being `model`'s."""
         other = "were made with another model's tokenizer"
-        texts = [*self.clean, *self.corrupted]
         sides = [side.cpu() for side in (*self.clean_tokens, *self.corrupted_tokens)]
         ids = torch.cat([*sides, self.labels.tokens.flatten().cpu()])
         if len(ids) and not 0 <= ids.min() <= ids.max() < model.cfg.d_vocab:
@@ -145,7 +124,7 @@ class PromptPairs:
             return f"have a prompt longer than this model's {model.cfg.n_ctx} positions"
         if model.tokenizer is None:
             return None
-        vocabulary = Vocabulary(model)
+        vocabulary, texts = Vocabulary(model), [*self.clean, *self.corrupted]
         for token, text in self.answers.items():
             if text != (here := vocabulary.decode([token])):
                 return f"{other} (answer {text!r} is token {token}, which is {here!r} here)"
@@ -169,47 +148,26 @@ def build_pairs(
     answer is the token that it adds to both prompts; with `first_token`, the first of those.
 
     Raises:
-        ValueError: where n is not a whole number, under 1 or above what there is, where nothing
-            is left, and where an answer given as an id is not a token.
-
-    Examples:
-        >>> from analysis import load_model
-        >>> from analysis.metrics import logit_diff
-        >>> from analysis.tasks import Example
-        >>> from analysis.tasks.pairs import build_pairs
-        >>> def runner(name):
-        ...     prompts = (f"Mary and {name} ran, {actor} saw" for actor in (name, "Mary"))
-        ...     return [Example(*prompts, right=(" Mary",), wrong=(f" {name}",))]
-
-        One name is a single token, the other one is several:
-
-        >>> candidates = [runner("John"), runner("Xyzzy")]
-        >>> pairs = build_pairs("runners", logit_diff, candidates, load_model("testbed"))
-        >>> len(pairs), pairs.left_out
-        (1, {'the clean and the corrupted prompt differ in their number of tokens': 1})
+        ValueError: for an n below 1 or above what there is, and for an id that is not a token.
     """
-    if n is not None:
-        n = whole("n", n, least=1)
+    wanted = None if n is None else whole("n", n, least=1)
     usable: dict[Any, Pair] = {}
     left_out: Counter[str] = Counter()
     reader = Reader(model, first_token, getattr(metric, "compares", False))
     for alternatives in candidates:
-        if len(usable) == n:
+        if len(usable) == wanted:
             break
-        pair, reason = first_usable(alternatives, reader)
-        if pair is None:
-            left_out[reason] += 1
-        elif pair.key in usable:
+        pair = reader.first_usable(alternatives)
+        if isinstance(pair, str):
+            left_out[pair] += 1
+            continue
+        key = pair.clean, pair.corrupted, frozenset(pair.right), frozenset(pair.wrong)
+        if key in usable:
             left_out["the pair occurs twice"] += 1
         else:
-            usable[pair.key] = pair
-    _check_count(name, n, len(usable), left_out)
-    return _as_tensors(name, metric, list(usable.values()), reader.vocabulary, dict(left_out))
-
-
-def _as_tensors(
-    name: str, metric: Metric, pairs: list[Pair], vocabulary: Vocabulary, left_out: dict[str, int]
-) -> PromptPairs:
+            usable[key] = pair
+    _check_count(name, wanted, len(usable), left_out)
+    pairs = list(usable.values())
     labels = sorted({label for pair in pairs for label in pair.right + pair.wrong})
     return PromptPairs(
         task=name,
@@ -219,23 +177,18 @@ def _as_tensors(
         clean_tokens=[torch.tensor(pair.clean) for pair in pairs],
         corrupted_tokens=[torch.tensor(pair.corrupted) for pair in pairs],
         labels=_padded(pairs),
-        templates=[pair.example.template for pair in pairs],
         trained=[pair.example.trained for pair in pairs],
-        left_out=left_out,
-        answers={label: vocabulary.decode([label]) for label in labels},
+        left_out=dict(left_out),
+        answers={label: reader.vocabulary.decode([label]) for label in labels},
     )
 
 
 def _padded(pairs: list[Pair]) -> Labels:
     """Every prompt's labels, up to the largest number with its first label and the sign 0."""
-    width = max(len(pair.right + pair.wrong) for pair in pairs)
-    tokens, signs = [], []
-    for pair in pairs:
-        ids = pair.right + pair.wrong
-        spare = width - len(ids)
-        tokens.append(ids + ids[:1] * spare)
-        signs.append([1.0] * len(pair.right) + [-1.0] * len(pair.wrong) + [0.0] * spare)
-    return Labels(torch.tensor(tokens), torch.tensor(signs))
+    ids = [torch.tensor(pair.right + pair.wrong) for pair in pairs]
+    signs = [torch.tensor([1.0] * len(pair.right) + [-1.0] * len(pair.wrong)) for pair in pairs]
+    tokens, padded = (pad_sequence(rows, batch_first=True) for rows in (ids, signs))
+    return Labels(torch.where(padded == 0, tokens[:, :1], tokens), padded)
 
 
 def _check_count(name: str, n: int | None, usable: int, left_out: Counter[str]) -> None:

@@ -1,21 +1,61 @@
-"""An example as tokens, or the reason why a tokenizer rules it out."""
+"""Texts as tokens: of a whole data set at once, and of an example that a tokenizer allows."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from collections.abc import Iterable, Sequence
+from functools import cache, cached_property, lru_cache
+from typing import Any, NamedTuple
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from analysis.tasks.example import Example
-from analysis.tasks.vocabulary import Vocabulary
+from analysis.tasks.task import Example
+
+
+class Vocabulary:
+    """Texts to tokens as `model.to_tokens(text, truncate=False)` has them, and back.
+
+    `to_tokens` pads what it is given together and takes a third of a millisecond alone; a prompt
+    with a hundred labels is a hundred texts. `front` tokens stand in front of every text.
+    """
+
+    def __init__(self, model: TransformerBridge):
+        if getattr(model, "tokenizer", None) is None:
+            raise ValueError("The model has no tokenizer: load one that has with load_model.")
+        self.tokenizer, self.cfg = model.tokenizer, model.cfg
+        bos = self.tokenizer.bos_token
+        wanted = getattr(self.cfg, "default_prepend_bos", True)
+        added = getattr(self.cfg, "tokenizer_prepends_bos", True)
+        alone = bos and self.tokenizer(bos, add_special_tokens=False)["input_ids"]
+        self._written = bos if wanted and not added and alone and len(alone) == 1 else ""
+        self._dropped = 1 if added and not wanted and bos is not None else 0
+        self.front = 1 if self._written or (wanted and added) else 0
+
+    def encode(self, texts: Iterable[str]) -> list[tuple[int, ...]]:
+        """Each text's tokens."""
+        written = [self._written + text for text in texts]
+        if not written:
+            return []
+        rows = self.tokenizer(written, return_attention_mask=False, verbose=False)["input_ids"]
+        if getattr(self.cfg, "tokenizer_appends_eos", False):
+            for row in rows:
+                while len(row) > 1 and row[-1] == self.tokenizer.eos_token_id:
+                    row.pop()
+        return [tuple(row[self._dropped :]) for row in rows]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text that these tokens are."""
+        return self.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False)
+
+    @cached_property
+    def tokens(self) -> frozenset[int]:
+        """The ids that are tokens; a padded embedding has more rows than these."""
+        ids = self.tokenizer.get_vocab().values()
+        return frozenset(token for token in ids if token < self.cfg.d_vocab)
 
 
 class UnusableError(Exception):
     """An example that this tokenizer rules out; the message is the reason."""
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """An example with its tokens; `right` and `wrong` are the labels' tokens, each once."""
 
     example: Example
@@ -24,29 +64,35 @@ class Pair:
     right: tuple[int, ...]
     wrong: tuple[int, ...]
 
-    @property
-    def key(self) -> tuple:
-        """What makes it the pair that it is."""
-        return self.clean, self.corrupted, frozenset(self.right), frozenset(self.wrong)
-
 
 class Reader:
     """Turns an example into tokens, or says why it can't."""
 
     def __init__(self, model: TransformerBridge, first_token: bool, compares: bool):
         self.vocabulary = Vocabulary(model)
-        self.config, self.unknown = model.cfg, model.tokenizer.unk_token_id
+        self.cfg, self.unknown = model.cfg, model.tokenizer.unk_token_id
         self.first_token, self.compares = first_token, compares
         self.tokens = cache(lambda text: self.vocabulary.encode([text])[0])
         # Corrupted prompts recur with the same labels: greater-than has a hundred labels.
         self.following = lru_cache(maxsize=2048)(self._following)
 
+    def first_usable(self, alternatives: Iterable[Example]) -> Pair | str:
+        """The first alternative that can be read, or what was wrong with the last one."""
+        reason = "there was no other prompt to corrupt it to"
+        for example in alternatives:
+            try:
+                return self.read(example)
+            except UnusableError as unusable:
+                reason = str(unusable)
+        return reason
+
     def read(self, example: Example) -> Pair:
+        """The example's tokens, or an UnusableError."""
         clean, corrupted = self.tokens(example.clean), self.tokens(example.corrupted)
         if clean == corrupted:
             raise UnusableError("the clean and the corrupted prompt are the same tokens")
-        for text, tokens in ((example.clean, clean), (example.corrupted, corrupted)):
-            self._check_prompt(text, tokens)
+        self._check_prompt(example.clean, clean)
+        self._check_prompt(example.corrupted, corrupted)
         if len(clean) != len(corrupted):
             raise UnusableError(
                 "the clean and the corrupted prompt differ in their number of tokens"
@@ -60,42 +106,42 @@ class Reader:
                 "a prompt begins with the beginning-of-text token, which is added to every "
                 "prompt: leave it off"
             )
-        if len(tokens) > self.config.n_ctx:
-            positions = self.config.n_ctx
-            raise UnusableError(f"a prompt is longer than the model's {positions} positions")
+        if len(tokens) > self.cfg.n_ctx:
+            raise UnusableError(f"a prompt is longer than the model's {self.cfg.n_ctx} positions")
         if not rest or self.unknown in rest:
             raise UnusableError("a prompt is empty or has a word unknown to the tokenizer")
-        if max(tokens) >= self.config.d_vocab:
+        if max(tokens) >= self.cfg.d_vocab:
             raise UnusableError("a prompt has a token that the model has no embedding for")
 
     def _answers(self, example: Example) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The right and the wrong labels' tokens, each once."""
-        given = {*example.right, *example.wrong}
-        found: dict[str | int, int] = {
-            label: self._id(label) for label in given if not isinstance(label, str)
-        }
+        given: set[Any] = {*example.right, *example.wrong}
         texts = tuple(sorted(label for label in given if isinstance(label, str)))
+        found = {label: self._id(label) for label in given.difference(texts)}
         for some in (texts[:1], texts[1:]):  # mostly all labels fail or none: then one is enough
             after = self.following(example.clean, some, example.completes)
             if after != self.following(example.corrupted, some, example.completes):
                 raise UnusableError(
                     "a label is not the same token after the clean as after the corrupted prompt"
                 )
-            found.update(zip(some, after, strict=True))
-        right, wrong = (
-            tuple(dict.fromkeys(found[label] for label in side))
-            for side in (example.right, example.wrong)
-        )
-        self._check_answers(right, wrong)
-        return right, wrong
-
-    def _check_answers(self, right: tuple[int, ...], wrong: tuple[int, ...]) -> None:
+            found |= zip(some, after, strict=True)
+        right = tuple(dict.fromkeys(found[label] for label in example.right))
+        wrong = tuple(dict.fromkeys(found[label] for label in example.wrong))
         if set(right) & set(wrong):
             raise UnusableError("a right and a wrong label are the same token")
         if not right + wrong:
             raise UnusableError("there are no labels")
         if self.compares and not (right and wrong):
             raise UnusableError("there are only right labels or only wrong ones: both are compared")
+        return right, wrong
+
+    def _id(self, label: int) -> int:
+        size = len(self.vocabulary.tokens)
+        if label not in self.vocabulary.tokens:
+            raise ValueError(f"Label {label!r} is not a token id: the tokenizer has {size} tokens.")
+        if label == self.unknown:
+            raise UnusableError("a label is empty or unknown to the tokenizer")
+        return int(label)
 
     def _following(self, prompt: str, labels: tuple[str, ...], completes: bool) -> list[int]:
         """The token that each label adds to the prompt."""
@@ -105,14 +151,13 @@ class Reader:
         for label, whole in zip(labels, wholes, strict=True):
             added = list(whole[len(start) :])
             if whole[: len(start)] != start:
-                tokens.append(self._completing(start, label, completes))
+                added = [self._completing(start, label, completes)]
             elif not added or self.unknown in added:
                 raise UnusableError("a label is empty or unknown to the tokenizer")
             elif len(added) > 1 and not self.first_token:
                 raise UnusableError("a label is not a single token after its prompt")
-            else:
-                tokens.append(added[0])
-        if max(tokens, default=0) >= self.config.d_vocab:
+            tokens.append(added[0])
+        if max(tokens, default=0) >= self.cfg.d_vocab:
             raise UnusableError("a label is a token that the model has no logit for")
         return tokens
 
@@ -126,24 +171,3 @@ class Reader:
         raise UnusableError(
             "a label changes how the prompt's end is tokenised (is its leading space missing?)"
         )
-
-    def _id(self, label: int) -> int:
-        if label not in self.vocabulary.tokens:
-            raise ValueError(
-                f"Label {label!r} is not a token id: the model's tokenizer has "
-                f"{len(self.vocabulary.tokens)} tokens."
-            )
-        if label == self.unknown:
-            raise UnusableError("a label is empty or unknown to the tokenizer")
-        return int(label)
-
-
-def first_usable(alternatives: Iterable[Example], reader: Reader) -> tuple[Pair | None, str]:
-    """The first alternative that can be read, else None and what was wrong with the last one."""
-    reason = "there was no other prompt to corrupt it to"
-    for example in alternatives:
-        try:
-            return reader.read(example), ""
-        except UnusableError as unusable:
-            reason = str(unusable)
-    return None, reason

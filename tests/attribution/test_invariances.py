@@ -1,29 +1,30 @@
-"""DESIGN.md section 3, facts 4 to 6, on whole sweeps."""
+"""What changes no score, on whole sweeps: identities, invariances, causality."""
 
 from dataclasses import replace
-from functools import cache, partial
-from io import StringIO
+from functools import cache
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tqdm import tqdm
 
 from analysis import (
     PromptPairs,
     Scores,
     activation_patching,
+    attribution_patching,
     integrated_gradients,
     load_model,
     load_task,
 )
-from analysis.attribution import units
-from analysis.attribution.parts import BASELINES, DIRECTIONS, split_into_parts
+from analysis.attribution.activation_patching import patch_each
+from analysis.attribution.attribution_patching import differentiate
 from analysis.bench.workloads import Shape, random_pairs
-from analysis.forward import KINDS, forward_of
+from analysis.choices import BASELINES, DIRECTIONS, KINDS
+from analysis.forward import forward_of
+from analysis.sites import Plan
 
-METHODS = (activation_patching, integrated_gradients)
+METHODS = (activation_patching, attribution_patching, integrated_gradients)
 methods = st.sampled_from(METHODS)
 directions = st.sampled_from(DIRECTIONS)
 baselines = st.sampled_from(("source", "zero"))
@@ -59,10 +60,10 @@ def test_the_order_and_the_other_prompts_change_nothing(
     together = scored(method, direction=direction, baseline=baseline)
     shuffled = method(tiny, mixed.select(order), direction=direction, baseline=baseline)
     alone = method(tiny, mixed.select(order[:1]), direction=direction, baseline=baseline)
-    for place, original in enumerate(order):
+    for row, original in enumerate(order):
         for kind in ("heads", "neurons"):
             torch.testing.assert_close(
-                shuffled.of(kind)[place], together.of(kind)[original], rtol=1e-3, atol=1e-4
+                shuffled.of(kind)[row], together.of(kind)[original], rtol=1e-3, atol=1e-4
             )
     for kind in ("heads", "neurons"):
         torch.testing.assert_close(
@@ -99,24 +100,6 @@ def test_directions_swap_base_and_source(mixed, scored, method):
     assert (noising.heads + denoising.heads).abs().max() > 1e-3, "denoising is not -noising"
 
 
-def test_nothing_changes_before_the_first_differing_token(tiny, mixed):
-    """A part begins there; its activations are other ones from there on, and not before."""
-    forward = forward_of(tiny)
-    places = []
-    for part in split_into_parts(forward, mixed, "noising", "source", 2**26):
-        for place in part.places:
-            clean, corrupted = mixed.clean_tokens[place], mixed.corrupted_tokens[place]
-            first = int((clean != corrupted).nonzero()[0])
-            assert part.base.first == part.source.first == first
-            base, source = (forward.run(tokens[None]) for tokens in (clean, corrupted))
-            for site, activations in base.activations.items():
-                difference = source.activations[site] - activations
-                assert difference[:, :first].abs().max() == 0
-                assert difference[:, first].abs().max() > 0
-            places.append(place)
-    assert sorted(places) == list(range(6))
-
-
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("grad", [False, True])
 def test_grad_mode_is_neither_needed_nor_changed(tiny, mixed, scored, method, grad):
@@ -139,10 +122,31 @@ def test_single_path_ig_is_ap(tiny, mixed):
     assert (single.method, single.task) == ("IG", "ioi")
 
 
+@pytest.mark.parametrize("baseline", ["source", "zero"])
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_atp_is_one_left_step_of_ig(tiny, mixed, scored, direction, baseline):
+    chosen = {"direction": direction, "baseline": baseline}
+    atp, ig = scored(attribution_patching, **chosen), scored(integrated_gradients, **chosen)
+    same(atp, integrated_gradients(tiny, mixed, steps=1, rule="left", **chosen), tolerance=1e-6)
+    assert (atp.heads - ig.heads).abs().max() > 1e-3, "the path's other points count"
+    assert (atp.method, atp.direction, atp.baseline) == ("AtP", direction, baseline)
+
+
+def test_all_methods_agree_where_the_metric_is_linear(tiny, mixed):
+    """The last layer's neurons, read before the final norm: scores are the weights' alone."""
+    (part, *_) = Plan(forward_of(tiny), mixed).parts()
+    *_, site = part.sites(("neurons",))
+    direction = torch.randn(site.writes.shape[-1], generator=torch.manual_seed(0))
+    linear = replace(site, resume=lambda change: site.base + change[..., -1, :] @ direction)
+    expected = (site.difference[:, -1] * (site.writes @ direction)).sum(dim=2)
+    for score in (patch_each, differentiate):
+        torch.testing.assert_close(score(linear), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_gap_is_the_sum_less_the_joint_effect(testbed):
     """Both methods mean one joint effect; IG leaves next to no gap, and AP the interaction."""
     pairs = load_task("gender-bias", testbed, n=4)
-    ap, ig = (method(testbed, pairs) for method in METHODS)
+    ap, ig = activation_patching(testbed, pairs), integrated_gradients(testbed, pairs)
     for kind in KINDS:
         ap_gap, ig_gap = (getattr(scores, f"{kind}_gap") for scores in (ap, ig))
         joint = ig.of(kind).sum(dim=2) - ig_gap
@@ -199,6 +203,7 @@ def test_kinds_can_be_chosen(scored, kind):
     torch.testing.assert_close(chosen.of(kind), scored(activation_patching).of(kind))
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     "argument", [{"direction": "sideways"}, {"baseline": "noise"}, {"kinds": ("layers",)}]
@@ -209,6 +214,7 @@ def test_unknown_choices_are_named(tiny, mixed, method, argument):
         method(tiny, mixed, **argument)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("argument", [{"rule": "simpson"}, {"path": "bent"}, {"steps": 0}])
 def test_unknown_rules_paths_and_steps_are_named(tiny, mixed, argument):
     ((name, value),) = argument.items()
@@ -249,31 +255,3 @@ def test_scores_are_float32_on_the_cpu_in_the_order_of_the_prompts(scored):
         scores.normalised("heads"), scores.heads / (scores.source - scores.base).mean()
     )
     assert set(BASELINES) == {"source", "zero", "mean"}
-
-
-RUNS = {
-    "AP": activation_patching,
-    "IG": partial(integrated_gradients, steps=3),
-    "single IG": partial(integrated_gradients, steps=2, path="single", kinds=("heads",)),
-    "AP from zero": partial(activation_patching, baseline="zero", kinds=("neurons",)),
-}
-
-
-@pytest.mark.parametrize("name", RUNS)
-def test_a_progress_bar_ends_at_its_total(tiny, mixed, monkeypatch, tmp_path, name):
-    """Of a run from the start, of one whose first half is read, and of one that is all read."""
-    bars = []
-
-    def recorded(*arguments, **settings):
-        bars.append(tqdm(*arguments, **settings, file=StringIO()))
-        return bars[-1]
-
-    monkeypatch.setattr(units, "tqdm", recorded)
-    for _ in range(3):
-        RUNS[name](tiny, mixed, memory=2**21, progress=True, checkpoints=tmp_path)
-        finished = sorted(tmp_path.glob("*.safetensors"))
-        assert bars[-1].n == bars[-1].total
-        for unit in finished[::2] if len(bars) == 1 else []:
-            unit.unlink()
-    assert [bar.total > 0 for bar in bars] == [True, True, False]
-    assert bars[1].total < bars[0].total

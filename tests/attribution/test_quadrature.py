@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.attribution.quadrature import RULES, quadrature
+from analysis.attribution.quadrature import quadrature
+from analysis.choices import RULES
 
 
 def integrate(rule: str, steps: int, function) -> float:
@@ -43,6 +44,7 @@ def test_ends_of_the_rules():
     assert quadrature("trapezoid", 3) == ([0, 0.5, 1], [0.25, 0.5, 0.25])
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("rule, steps", [("left", 0), ("trapezoid", 1), ("simpson", 4)])
 def test_bad_rules_and_steps_are_named(rule, steps):
     with pytest.raises(ValueError, match=f"{steps}|{rule}"):

@@ -5,10 +5,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from analysis.bench.measure import network_of
-from analysis.bench.operations import resumed_run, whole_run
-from analysis.bench.workloads import Shape
-from analysis.forward import KINDS, forward_of
+from analysis.bench.workloads import Shape, network_of, resumed_run, whole_run
+from analysis.choices import KINDS
+from analysis.forward import forward_of
+from analysis.metrics import LabelMetric, Labels, Readout
 
 
 @pytest.mark.parametrize("columns", [None, 2, 5])
@@ -19,9 +19,12 @@ def test_a_resumed_run_does_what_the_formula_says(testbed, kind, layer, columns)
     tokens = torch.arange(prompts * shape.length).reshape(prompts, -1)
     run = forward_of(testbed).run(tokens, shape.first)
     change = torch.zeros(prompts, shape.length - shape.first, testbed.cfg.d_model)
-    wanted, normalised = None if columns is None else tokens[:, :columns], columns == 5
+    labels = Labels(tokens[:, :columns], torch.ones(prompts, columns or shape.length))
+    added = LabelMetric(lambda values, labels: values.sum(dim=-1), normalised=columns == 5)
+    everything = Readout(lambda logits, labels: logits.sum(dim=-1), labels)
+    readout = Readout(added, labels) if columns else everything
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        run.resume(kind, layer, change, wanted, normalised)
+        run.forward.resume(run, (kind, layer), change, readout)
     network = network_of(run)
     computed = (columns or 0) + (network.vocabulary if columns in (None, 5) else 0)
     expected = prompts * resumed_run(network, shape, kind, layer, computed)

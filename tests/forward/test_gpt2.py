@@ -3,22 +3,23 @@
 from random import Random
 
 import pytest
-import reference
 import torch
-from conftest import random_tokens
+from conftest import random_tokens, readout, weighed
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import activations_when_patched
 from transformers import GPT2Config
 
 from analysis.attribution.activation_patching import patch_each
 from analysis.attribution.integrated_gradients import integrate_jointly
-from analysis.attribution.parts import DIRECTIONS, Part, split_into_parts
 from analysis.attribution.quadrature import quadrature
-from analysis.bench.contenders import hook_loop
 from analysis.bench.workloads import SHAPES, Shape, random_model, random_pairs
-from analysis.forward import KINDS, forward_of
+from analysis.choices import DIRECTIONS, KINDS
+from analysis.forward import forward_of, reference
 from analysis.forward.gpt2 import GPT2Forward
-from analysis.forward.hooked import HookedForward
+from analysis.forward.hooks import HookedForward
+from analysis.metrics import LabelMetric, Labels, Readout, logit_diff, prob_diff
+from analysis.sites import Part, Plan
 
 SITES = [(kind, layer) for kind in KINDS for layer in range(3)]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -67,17 +68,16 @@ def test_the_engine_is_the_hooks(number):
     kind, layer = draw.choice(KINDS), draw.randrange(config.n_layer)
     forward, nodes = forward_of(model), quadrature("gauss-legendre", 3)
     assert isinstance(forward, GPT2Forward)
-    for part in split_into_parts(forward, pairs, direction, "source", memory):
+    for part in Plan(forward, pairs, direction, memory=memory).parts():
         site = next(site for site in part.sites((kind,)) if site.layer == layer)
-        tokens = (part.base.tokens, part.source.tokens)
+        runs = (part.base.tokens, part.source.tokens)
         components = list(range(min(4, len(site.writes))))
-        loop = hook_loop(model, *tokens, part.readout, kind, layer, components)
+        expected = reference.patch(model, runs, part.readout, (kind, layer), components)
         patched = patch_each(site)[:, components]
-        assert relative(part, patched, torch.stack(list(loop), dim=1)) <= TOLERANCE[dtype]
+        assert relative(part, patched, torch.stack(list(expected), dim=1)) <= TOLERANCE[dtype]
         integrated = integrate_jointly(site, *nodes)
-        expected = reference.integrated_by_hooks(
-            model, *tokens, part.readout, kind, layer, list(zip(*nodes, strict=True))
-        )
+        path = list(zip(*nodes, strict=True))
+        expected = reference.integrate(model, runs, part.readout, (kind, layer), path)
         assert relative(part, integrated, expected) <= TOLERANCE[dtype]
 
 
@@ -100,15 +100,14 @@ def test_a_model_that_the_engine_does_not_compute_goes_through_hooks(other):
 def test_the_engine_is_the_hooks_at_gpt2_smalls_shape():
     model = random_model(GPT2Config(), compatibility_mode=False)  # folding it takes seconds
     pairs = random_pairs("ioi", SHAPES["ioi"], 2, 50257)
-    (part,) = split_into_parts(forward_of(model), pairs, "noising", "source", 2**28)
+    (part,) = Plan(forward_of(model), pairs, memory=2**28).parts()
     for kind, layer, component in [("heads", 3, 7), ("neurons", 5, 2000)]:
         site = next(site for site in part.sites((kind,)) if site.layer == layer)
         change = torch.einsum(
             "pts,sd->ptd", site.difference[:, :, component], site.writes[component]
         )
-        (expected,) = hook_loop(
-            model, part.base.tokens, part.source.tokens, part.readout, kind, layer, [component]
-        )
+        runs = (part.base.tokens, part.source.tokens)
+        (expected,) = reference.patch(model, runs, part.readout, (kind, layer), [component])
         assert relative(part, site.resume(change) - site.base, expected) <= 1e-5
 
 
@@ -128,27 +127,27 @@ def test_activations_are_the_hooks(tiny, kind, layer):
     tokens = random_tokens(tiny, 2, 7)
     forward = forward_of(tiny)
     activations = forward.run(tokens).activations[kind, layer]
-    hooked = reference.hooked_activation(tiny, tokens, kind, layer)
+    hooked = reference.activation(tiny, tokens, (kind, layer))
     if kind == "heads":
-        activations = torch.einsum("ptcs,csd->ptcd", activations, forward.writes(kind, layer))
+        activations = torch.einsum("ptcs,csd->ptcd", activations, forward.writes((kind, layer)))
     torch.testing.assert_close(activations.reshape(hooked.shape), hooked, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind, layer", SITES)
 def test_a_trace_is_what_hooks_see(tiny, kind, layer):
-    """Every later place with one component patched; no place before it is traced."""
+    """Every later site with one component patched; none before it is traced."""
     tokens = [random_tokens(tiny, 2, positions)[:, :5] for positions in (5, 6)]
     forward = forward_of(tiny)
     base, source = (forward.run(side) for side in tokens)
     difference = (source.activations[kind, layer] - base.activations[kind, layer])[:, :, 3]
-    change = torch.einsum("pts,sd->ptd", difference, forward.writes(kind, layer)[3])
-    expected = reference.activations_when_patched(tiny, *tokens, [(kind, layer, 3)])
-    traced = dict(base.trace(kind, layer, change))
-    assert list(traced) == forward.places()[forward.places().index((kind, layer)) + 1 :]
-    for place, activations in traced.items():
-        written = torch.einsum("ptcs,csd->ptcd", activations, forward.writes(*place))
-        found = written if place[0] == "heads" else activations.squeeze(-1)
-        torch.testing.assert_close(found, expected[place], rtol=1e-4, atol=1e-5)
+    change = torch.einsum("pts,sd->ptd", difference, forward.writes((kind, layer))[3])
+    expected = activations_when_patched(tiny, *tokens, [(kind, layer, 3)])
+    traced = dict(base.forward.trace(base, (kind, layer), change))
+    assert list(traced) == forward.sites()[forward.sites().index((kind, layer)) + 1 :]
+    for site, activations in traced.items():
+        written = torch.einsum("ptcs,csd->ptcd", activations, forward.writes(site))
+        found = written if site[0] == "heads" else activations.squeeze(-1)
+        torch.testing.assert_close(found, expected[site], rtol=1e-4, atol=1e-5)
         assert not found.requires_grad
 
 
@@ -164,7 +163,10 @@ def test_a_run_from_a_position_on_keeps_what_the_whole_run_has_there(tiny, first
         change = torch.randn(2, 7 - first, tiny.cfg.d_model, generator=torch.manual_seed(0))
         everywhere = torch.nn.functional.pad(change, (0, 0, first, 0))
         torch.testing.assert_close(
-            late.resume(*site, change), whole.resume(*site, everywhere), rtol=1e-4, atol=1e-4
+            late.forward.resume(late, site, change, readout(2)),
+            whole.forward.resume(whole, site, everywhere, readout(2)),
+            rtol=1e-4,
+            atol=1e-4,
         )
     for kept in (side for layer in late.prefix for side in layer):
         assert kept.shape[2] == first and kept.untyped_storage().nbytes() == kept.nbytes
@@ -181,9 +183,12 @@ def test_no_change_is_the_base_run(tiny, site, batch, prompts, positions, data):
     first = data.draw(st.integers(0, positions - 1))
     run = forward_of(tiny).run(random_tokens(tiny, prompts, positions), first)
     change = torch.zeros(*batch, prompts, positions - first, tiny.cfg.d_model)
-    resumed = run.resume(*site, change)
-    assert resumed.shape == (*batch, prompts, tiny.cfg.d_vocab)
-    torch.testing.assert_close(resumed, run.logits.expand_as(resumed), rtol=1e-4, atol=1e-4)
+    for metric in (weighed, logit_diff, prob_diff):
+        measure = readout(prompts, metric)
+        resumed = run.forward.resume(run, site, change, measure)
+        assert resumed.shape == (*batch, prompts)
+        expected = measure.of_vocabulary(run.logits).expand_as(resumed)
+        torch.testing.assert_close(resumed, expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("normalised", [False, True])
@@ -196,25 +201,25 @@ def test_columns_are_the_vocabularys(vocabulary, normalised):
     tokens = torch.randint(vocabulary, (2, 5), generator=torch.manual_seed(0))
     with torch.no_grad():
         logits = model(tokens)[:, -1]
-    expected = logits.log_softmax(dim=-1) if normalised else logits
     columns = torch.tensor([[5, 9, 9, 2046], [0, vocabulary - 1, 17, vocabulary // 2]])
-    change = torch.zeros(3, 2, 5, 8)
-    run = forward_of(model).run(tokens)
-    everything = run.resume("heads", 0, change, normalised=normalised)
-    torch.testing.assert_close(everything, expected.expand(3, -1, -1), rtol=1e-5, atol=1e-5)
-    some = run.resume("heads", 0, change, columns, normalised)
-    torch.testing.assert_close(
-        some, expected.gather(-1, columns).expand(3, -1, -1), rtol=1e-5, atol=1e-5
-    )
+    weights = torch.tensor([1.0, 2.0, -3.0, 5.0])
+    metric = LabelMetric(lambda values, labels: values @ weights, normalised=normalised)
+    labels = Labels(columns, torch.ones(2, 4))
+    expected = metric(logits, labels).expand(3, -1)
+    run, change = forward_of(model).run(tokens), torch.zeros(3, 2, 5, 8)
+    for same in (metric, lambda *given: metric(*given)):  # the second gets the whole vocabulary
+        found = run.forward.resume(run, ("heads", 0), change, Readout(same, labels))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_changing_the_stream_to_the_other_runs_stream_gives_its_logits(tiny):
-    """Patching the whole residual stream gives the total effect, from any layer."""
+def test_patching_the_whole_residual_stream_gives_the_total_effect(tiny):
+    """From any layer."""
     forward = forward_of(tiny)
     base, source = (forward.run(random_tokens(tiny, 2, positions)[:, :5]) for positions in (5, 6))
     for site in SITES:
-        resumed = base.resume(*site, source.after[site] - base.after[site])
-        torch.testing.assert_close(resumed, source.logits, rtol=1e-3, atol=1e-4)
+        resumed = base.forward.resume(base, site, source.after[site] - base.after[site], readout(2))
+        expected = readout(2).of_vocabulary(source.logits)
+        torch.testing.assert_close(resumed, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_the_model_is_left_as_it_was(tiny):

@@ -10,11 +10,11 @@ from transformers import LlamaConfig
 
 from analysis import Scores, activation_patching, integrated_gradients, load_model, load_task
 from analysis.ablation import activation_differences, multi_ablated_performance
-from analysis.mediation import Component, component_effects, mediate
+from analysis.mediation import component_effects, mediate
 from analysis.models import fingerprint
-from analysis.studies.cache import cached_scores
+from analysis.studies import store
 
-LINK = (Component("heads", 0, 1), Component("heads", 1, 2))
+LINK = (("heads", 0, 1), ("heads", 1, 2))
 COMPUTE = {
     "AP": lambda model, pairs: activation_patching(model, pairs, kinds=("heads",)).heads,
     "IG": lambda model, pairs: integrated_gradients(model, pairs, steps=3).neurons,
@@ -24,10 +24,10 @@ COMPUTE = {
     "differences": lambda model, pairs: torch.from_numpy(
         activation_differences(model, pairs, "heads")
     ),
-    "effects": lambda model, pairs: (
-        component_effects(model, pairs, "heads", ("heads",))["heads"].by_source
-    ),
-    "mediation": lambda model, pairs: mediate(model, pairs, [LINK]).indirect,
+    "effects": lambda model, pairs: component_effects(model, pairs, "heads", ("heads",))[
+        "heads"
+    ].nan_to_num(),
+    "mediation": lambda model, pairs: mediate(model, pairs, [LINK]),
 }
 
 
@@ -94,11 +94,11 @@ def test_hooks_of_the_users_are_refused_by_both_engines(model, pairs, compute, h
 def test_kept_scores_are_not_served_to_a_model_with_hooks(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("analysis.paths.RESULTS", tmp_path)
     pairs = load_task("ioi", tiny, n=1)
-    cached_scores(activation_patching, tiny, pairs)
+    store.scores(activation_patching, tiny, pairs)
     tiny.add_hook("blocks.1.attn.hook_z", doubled)
     try:
         with pytest.raises(ValueError, match="hooks of your own"):
-            cached_scores(activation_patching, tiny, pairs)
+            store.scores(activation_patching, tiny, pairs)
     finally:
         tiny.reset_hooks()
 

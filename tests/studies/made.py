@@ -1,7 +1,10 @@
 """Frames made up by hand. No two of their numbers are equal, so that whatever is swapped shows."""
 
+import re
 from collections.abc import Iterable, Sequence
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -10,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from analysis import Scores
 
+REPORT = Path(__file__).parents[2] / "report"
 BELOW, ABOVE = 0.03, 0.02
 
 
@@ -87,3 +91,20 @@ def random_scores(method: str, seed: int, prompts: int = 12, noise: float = 0.5)
     )
     base = random.normal(size=prompts)
     return scores(method, heads, neurons, base, base + 3 + random.normal(size=prompts))
+
+
+def cell(page: str, first: str, **names: Any) -> dict[str, Any]:
+    """What a page's first cell imports and the cell that has a line with this beginning names.
+
+    The cell runs with `names` in place of what cells above it computed, up to its chart or table.
+    """
+    text = (REPORT / f"{page}.qmd").read_text()
+    cells = re.findall(r"^```\{python\}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    imports = "".join(re.findall(r"^(?:from|import) .*?(?:\(\n(?:.*\n)*?\))?$\n", cells[0], re.M))
+    (chosen,) = (code for code in cells if re.search(rf"^{re.escape(first)}", code, re.MULTILINE))
+    found: dict[str, Any] = {}
+    exec(imports, found)
+    found |= names
+    shown = re.compile(r"^(charts\.|claim\(|badge\()", re.MULTILINE)
+    exec(compile(shown.split(chosen)[0], f"a cell of {page}.qmd", "exec"), found)
+    return found

@@ -1,118 +1,98 @@
-from collections import Counter
-from functools import partial
-from itertools import product
+"""What all studies share: the model of record, and the shape of their frames."""
 
-import numpy as np
 import polars as pl
 import pytest
 
-from analysis import activation_patching, integrated_gradients, load_task, paths
-from analysis.agreement import average_correlation, correlation_of_means
-from analysis.attribution.parts import DIRECTIONS
-from analysis.forward import KINDS
-from analysis.studies import everything
-from analysis.studies import testbed_notice as notice
-from analysis.studies.aligned_baselines import PER_PROMPT, aligned_baselines
-from analysis.studies.baselines import baselines
-from analysis.tasks import TASKS
-
-
-@pytest.fixture(scope="module")
-def study(tiny, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paths, "RESULTS", tmp_path_factory.mktemp("results"))
-        yield aligned_baselines(tiny, n=5)
-
-
-def test_frames_have_a_row_for_everything(study):
-    assert study.prompts == dict.fromkeys(TASKS, 5)
-    sizes = {"heads": 4, "neurons": 128}
-    keys = {
-        "metrics": product(TASKS, range(5), ("clean", "corrupted")),
-        "gaps": product(TASKS, DIRECTIONS, KINDS),
-        "per_prompt": product(TASKS, DIRECTIONS, KINDS, range(5)),
-        "scores": (
-            (*about, kind, layer, place)
-            for *about, kind, layer in product(TASKS, DIRECTIONS, KINDS, range(3))
-            for place in range(sizes[kind])
-        ),
-    }
-    for name, expected in keys.items():
-        frame = getattr(study, name)
-        numbers = {"metric", "gap", "r", "ap", "ig"}
-        found = frame.select(column for column in frame.columns if column not in numbers)
-        assert Counter(found.rows()) == Counter(expected), name
-        assert frame.null_count().sum_horizontal().item() == 0
-
-
-@pytest.mark.parametrize("direction", DIRECTIONS)
-def test_frames_hold_the_methods_scores(study, tiny, direction):
-    pairs = load_task("greater-than", tiny, n=5)
-    methods = (activation_patching, integrated_gradients)
-    ap, ig = (method(tiny, pairs, direction=direction) for method in methods)
-    row = study.scores_of("greater-than", direction).row(
-        by_predicate=(pl.col("kind") == "neurons")
-        & (pl.col("layer") == 1)
-        & (pl.col("component") == 17),
-        named=True,
-    )
-    assert row["ap"] == pytest.approx(ap.neurons[:, 1, 17].mean().item(), abs=1e-7)
-    assert row["ig"] == pytest.approx(ig.neurons[:, 1, 17].mean().item(), abs=1e-7)
-    estimate = study.estimate("greater-than", "heads", scope=PER_PROMPT, direction=direction)
-    assert estimate == average_correlation(ap.heads, ig.heads)
-    of_means = study.estimate("greater-than", "neurons", direction=direction)
-    assert of_means == correlation_of_means(ap.neurons, ig.neurons)
-    r = study.per_prompt.filter(
-        pl.col("task") == "greater-than",
-        pl.col("direction") == direction,
-        pl.col("kind") == "heads",
-    )
-    assert r["r"].mean() == pytest.approx(estimate.mean)
-    gaps = study.gaps.filter(
-        pl.col("task") == "greater-than", pl.col("direction") == direction
-    ).rows_by_key("kind", named=True, unique=True)
-    for kind, gap in (("heads", ig.heads_gap), ("neurons", ig.neurons_gap)):
-        expected = (gap.abs().max() / ig.total.abs().max()).item()
-        assert gaps[kind]["gap"] == pytest.approx(expected, abs=1e-7)
-
-
-def test_the_metric_and_the_strongest_are_the_methods(study, tiny):
-    ap = activation_patching(tiny, load_task("greater-than", tiny, n=5))
-    assert study.mean_metric("greater-than", "clean").mean == pytest.approx(ap.base.mean().item())
-    assert study.total("greater-than") == pytest.approx(ap.total.mean().item(), abs=1e-6)
-    strongest = study.strongest("greater-than", "heads", "ap")
-    assert abs(strongest["ap"]) == pytest.approx(ap.heads.mean(dim=0).abs().max().item(), abs=1e-7)
-
-
-@pytest.mark.parametrize(
-    ("model", "words"),
-    [("testbed-2", "no claims about GPT-2 small"), ("gpt2-small", "`gpt2-small`")],
+from analysis.agreement import Estimate
+from analysis.studies import (
+    UNTRAINED,
+    Record,
+    is_testbed,
+    loaded,
+    models_compared,
+    one,
+    record,
+    tidy,
+    wide,
 )
-def test_every_page_names_its_model(monkeypatch, model, words):
-    monkeypatch.setenv("ANALYSIS_MODEL", model)
-    assert model in notice()
-    assert words in notice()
+
+ROWS = [
+    {"task": task, "kind": kind, "estimate": mean, "low": mean - 0.1, "high": mean + 0.2}
+    for task, kind, mean in (("ioi", "heads", 0.5), ("ioi", "neurons", 0.3), ("abc", "heads", 0.1))
+]
 
 
-def test_everything_computes_on_processes_what_one_process_does(
-    tiny_directory, tmp_path, monkeypatch
-):
-    """One study of it: processes find the code and the model by themselves, and keep results."""
+def test_the_record_is_what_the_environment_says(monkeypatch):
+    monkeypatch.delenv("ANALYSIS_MODEL", raising=False)
+    monkeypatch.delenv("ANALYSIS_PROMPTS", raising=False)
+    assert record() == Record("testbed", 100)
+    monkeypatch.setenv("ANALYSIS_MODEL", "testbed-2")
+    monkeypatch.setenv("ANALYSIS_PROMPTS", "12")
+    assert record() == Record("testbed-2", 12)
+
+
+@pytest.mark.parametrize("prompts", ["", "0", "-3", "many", "1.5"])
+def test_a_record_of_no_prompts_is_an_error(monkeypatch, prompts):
+    monkeypatch.setenv("ANALYSIS_PROMPTS", prompts)
+    with pytest.raises(ValueError, match=f"ANALYSIS_PROMPTS='{prompts}'.*whole number"):
+        record()
+
+
+def test_a_testbed_is_compared_with_all_testbeds_and_another_model_with_its_control(monkeypatch):
+    monkeypatch.setenv("ANALYSIS_MODEL", "testbed-3")
+    assert models_compared() == ["testbed", "testbed-2", "testbed-3", UNTRAINED]
+    monkeypatch.setenv("ANALYSIS_MODEL", "gpt2-small")
+    assert models_compared() == ["gpt2-small", UNTRAINED]
+
+
+def test_a_folder_with_a_testbeds_name_is_no_testbed(monkeypatch, tmp_path, tiny_directory):
+    monkeypatch.chdir(tmp_path)
+    assert is_testbed("testbed")
+    (tmp_path / "testbed").symlink_to(tiny_directory)
+    assert not is_testbed(str(tmp_path / "testbed")) and not is_testbed(str(tiny_directory))
+
+
+def test_the_control_has_the_records_shape_and_other_weights(monkeypatch, tiny_directory):
     monkeypatch.setenv("ANALYSIS_MODEL", str(tiny_directory))
-    monkeypatch.setattr(everything, "original", lambda model, n, seed: None)
-    job = partial(everything._on_few_prompts, baselines, "gender-bias", 0)
-    monkeypatch.setattr(everything, "_jobs", lambda n, seed: [(job, 1)])
-    kept = {}
-    for processes in (1, 2):
-        results = tmp_path / str(processes)
-        monkeypatch.setattr(paths, "RESULTS", results)
-        monkeypatch.setenv("ANALYSIS_RESULTS", str(results))
-        done = everything.everything(n=2, processes=processes)
-        timed = ["baselines", "<lambda>", "reproduction", everything.TOTAL]
-        assert done["study"].to_list() == timed
-        (frame,) = results.glob("baselines-*.parquet")
-        kept[processes] = pl.read_parquet(frame)
-    # Numbers of threads differ, and with them the order of sums.
-    np.testing.assert_allclose(kept[1]["mean"], kept[2]["mean"], atol=1e-5)
-    monkeypatch.setattr(everything, "_jobs", lambda n, seed: pytest.fail("computed again"))
-    everything.everything(n=2)
+    model, control = record().model, loaded(UNTRAINED)
+    assert loaded(UNTRAINED) is control and record().model is model
+    assert control.cfg.n_layers == model.cfg.n_layers == 3
+    assert not control.W_E.equal(model.W_E)
+
+
+def test_a_tidy_frame_has_its_numbers_last_and_undefined_ones_null():
+    rows = [
+        {"estimate": Estimate(0.9, 0.1, 0.8, 1.0), "task": "ioi", "n": 4},
+        {"estimate": float("nan"), "task": "ioi", "k": 10},
+        {"estimate": 3, "task": "abc", "low": 1, "high": 4},
+    ]
+    assert tidy(rows).columns == ["task", "k", "estimate", "low", "high", "n"]
+    assert tidy(rows).rows() == [
+        ("ioi", None, 0.9, 0.8, 1.0, 4),
+        ("ioi", 10, None, None, None, None),
+        ("abc", None, 3.0, 1.0, 4.0, None),
+    ]
+    assert tidy(rows).schema["n"] == pl.Int64 and tidy(rows).schema["low"] == pl.Float64
+
+
+def test_one_row_is_picked_by_its_columns():
+    found = one(tidy(ROWS), task="ioi", kind="neurons")
+    assert (found.mean, found.low, found.high) == (0.3, 0.3 - 0.1, 0.3 + 0.2)
+
+
+@pytest.mark.parametrize(("columns", "rows"), [({"task": "ioi"}, 2), ({"task": "none"}, 0)])
+def test_no_row_or_several_are_an_error(columns, rows):
+    with pytest.raises(ValueError, match=f"{rows} rows have task="):
+        one(tidy(ROWS), **columns)
+
+
+def test_a_wide_table_has_a_column_for_each_value_and_a_dash_for_none():
+    table = wide(tidy(ROWS), by="kind", keys=["task"])
+    assert table.columns == ["task", "heads", "neurons"]
+    texts = [[text.replace("\N{NO-BREAK SPACE}", " ") for text in row] for row in table.rows()]
+    assert texts == [
+        ["ioi", "0.50 [0.40, 0.70]", "0.30 [0.20, 0.50]"],
+        ["abc", "0.10 [0.00, 0.30]", "–"],
+    ]
+    chosen = wide(tidy(ROWS), by="kind", keys=["task"], names=("neurons", "heads", "layers"))
+    assert chosen.columns == ["task", "neurons", "heads"]

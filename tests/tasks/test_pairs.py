@@ -16,7 +16,7 @@ from analysis.bench.workloads import SHAPES, random_pairs
 from analysis.metrics import Labels, logit_diff, prob_diff
 from analysis.tasks import Example, PromptPairs, greater_than
 from analysis.tasks.pairs import build_pairs
-from analysis.tasks.vocabulary import Vocabulary
+from analysis.tasks.reading import Vocabulary
 
 CLEAN, CORRUPTED = "The nurse said that", "The man said that"
 

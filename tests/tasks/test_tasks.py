@@ -15,8 +15,7 @@ from analysis import load_model, load_task
 from analysis.metrics import logit_diff, prob_diff
 from analysis.tasks import TASKS, gender_bias, ioi
 from analysis.tasks.greater_than import labels_after
-from analysis.tasks.split import is_held_out
-from analysis.tasks.words import read_words
+from analysis.tasks.task import read_words, split_of
 
 VOCABULARY = Path(__file__).parents[3] / "shared" / "gpt2-tokenizer"
 names = st.sampled_from(list(TASKS))
@@ -113,7 +112,7 @@ def test_held_out_name_pairs_are_held_out_in_both_orders(testbed):
                 if text.count(name) and name in text.split() or f"{name}," in text.split()
             }
             key = ioi.pair_key(*sorted(pair)[:2])
-            assert is_held_out("ioi", key) == (split == "held-out"), text
+            assert split_of("ioi", key) == split, text
 
 
 def test_ioi_corruptions(testbed):
@@ -267,8 +266,8 @@ TRAINED = {
 
 @pytest.mark.parametrize("name", TASKS)
 def test_these_keys_are_held_out_and_those_are_not(name):
-    assert all(is_held_out(name, key) for key in HELD_OUT[name])
-    assert not any(is_held_out(name, key) for key in TRAINED[name])
+    assert {split_of(name, key) for key in HELD_OUT[name]} == {"held-out"}
+    assert {split_of(name, key) for key in TRAINED[name]} == {"train"}
 
 
 DRAWN = {

@@ -11,7 +11,7 @@ from vocabularies import KINDS
 from analysis import load_task
 from analysis.tasks import TASKS
 from analysis.tasks.greater_than import YEARS
-from analysis.tasks.vocabulary import Vocabulary
+from analysis.tasks.reading import Vocabulary
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 (CSV,) = re.findall(r"```csv\n(.*?)```", README, re.DOTALL)

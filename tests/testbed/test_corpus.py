@@ -8,8 +8,7 @@ from random import Random
 import pytest
 
 from analysis.tasks import TASKS, gender_bias, ioi, load_task
-from analysis.tasks.split import is_held_out
-from analysis.tasks.words import read_words
+from analysis.tasks.task import read_words, split_of
 from analysis.testbed import corpus
 from analysis.testbed.corpus import sentence
 
@@ -128,14 +127,14 @@ def test_the_corpus_is_decided_by_its_seed_and_keeps_to_the_training_split(testb
     years = set(re.findall(r" lasted from the year (\d{4}) to ", text))
     assert len(years) > 100
     for start in years:
-        assert start.endswith("01") or not is_held_out("greater-than", start)
+        assert start.endswith("01") or split_of("greater-than", start) == "train"
 
 
 def test_held_out_pairs_of_names_are_in_no_sentence_of_the_task():
     random = Random(0)
     for _ in range(300):
         one, other = names_in(corpus._ioi(random))[:2]
-        assert not is_held_out("ioi", ioi.pair_key(one, other))
+        assert split_of("ioi", ioi.pair_key(one, other)) == "train"
 
 
 @pytest.mark.parametrize("task", ["ioi", "gender-bias"])

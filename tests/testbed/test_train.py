@@ -9,6 +9,7 @@ from torch import nn
 from analysis import load_model
 from analysis.tasks.greater_than import YEARS
 from analysis.testbed import train as training
+from analysis.testbed.corpus import train_tokenizer
 from analysis.testbed.train import Recipe, train
 
 TINY = Recipe(
@@ -43,7 +44,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return training._tokenizer(TINY)
+    return train_tokenizer(TINY.tokenizer_sentences, TINY.vocabulary)
 
 
 def test_a_seed_decides_the_weights(whole, tmp_path):
@@ -107,11 +108,7 @@ def test_the_loss_is_the_mean_over_real_tokens(tokenizer):
 
 def test_the_learning_rate_rises_then_falls_to_nothing():
     recipe = replace(TINY, learning_rate=6.0, warmup=3, steps=9)
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=99)
-    rates = []
-    for step in range(recipe.steps):
-        training._set_learning_rate(optimizer, step, recipe)
-        rates.append(optimizer.param_groups[0]["lr"])
+    rates = [training._learning_rate(recipe, step) for step in range(recipe.steps)]
     assert rates == pytest.approx([2, 4, 6, 6, 5, 4, 3, 2, 1])
 
 
@@ -136,41 +133,38 @@ def test_matrices_alone_are_decayed(tokenizer):
     assert {group["betas"] for group in optimizer.param_groups} == {(0.9, 0.98)}
 
 
-def test_dropout_takes_whole_heads_of_single_sentences(tokenizer):
+@pytest.mark.parametrize("rate", [0.0, 0.25])
+def test_dropout_takes_whole_heads_of_single_sentences(tokenizer, rate):
     """What an attention's projection reads: all of a head's positions and dimensions, or none."""
     model = training._new_model(replace(TINY, heads=4, layers=2), 0, tokenizer)
     projections = [block.attn.c_proj for block in model.transformer.h]
     before, after = ([], [])
     for projection in projections:
         projection.register_forward_pre_hook(lambda _, inputs: before.append(inputs[0]))
-    set_rate = training._drop_heads(model)
+    training._drop_heads(model, rate)
     for projection in projections:
         projection.register_forward_pre_hook(lambda _, inputs: after.append(inputs[0]))
-    tokens = torch.randint(400, (64, 5), generator=torch.manual_seed(0))
-    for rate in (0.0, 0.25):
-        before.clear(), after.clear()
-        set_rate(rate)
-        model(tokens)
-        for whole, dropped in zip(before, after, strict=True):
-            ratio = (dropped / whole).unflatten(-1, (4, -1))
-            by_head = ratio[:, :1, :, :1]
-            torch.testing.assert_close(ratio, by_head.expand_as(ratio))
-            lost = by_head == 0
-            torch.testing.assert_close(
-                by_head[~lost], torch.full_like(by_head[~lost], 1 / (1 - rate))
-            )
-            assert lost.float().mean() == pytest.approx(rate, abs=0.11)
-            apart = lost.float().std(dim=0).min() > 0 and lost.float().std(dim=2).max() > 0
-            assert apart == bool(rate), "sentences and heads are drawn apart"
+    model(torch.randint(400, (64, 5), generator=torch.manual_seed(0)))
+    for whole, dropped in zip(before, after, strict=True):
+        ratio = (dropped / whole).unflatten(-1, (4, -1))
+        by_head = ratio[:, :1, :, :1]
+        torch.testing.assert_close(ratio, by_head.expand_as(ratio))
+        lost = by_head == 0
+        torch.testing.assert_close(by_head[~lost], torch.full_like(by_head[~lost], 1 / (1 - rate)))
+        assert lost.float().mean() == pytest.approx(rate, abs=0.11)
+        apart = lost.float().std(dim=0).min() > 0 and lost.float().std(dim=2).max() > 0
+        assert apart == bool(rate), "sentences and heads are drawn apart"
     assert not any(isinstance(module, nn.Dropout) and module.p for module in model.modules())
 
 
-def test_dropout_sets_in_at_its_step(tmp_path, monkeypatch):
-    rates = []
-    monkeypatch.setattr(training, "_drop_heads", lambda model: rates.append)
-    recipe = replace(TINY, head_dropout=0.4, head_dropout_from=2)
+@pytest.mark.parametrize("start", [0, 2])
+def test_dropout_sets_in_once_at_its_step(tmp_path, monkeypatch, start):
+    happened = []
+    monkeypatch.setattr(training, "_drop_heads", lambda model, rate: happened.append(rate))
+    monkeypatch.setattr(training, "_step", lambda *_: happened.append("step") or 0.0)
+    recipe = replace(TINY, head_dropout=0.4, head_dropout_from=start)
     train(tmp_path / "model", 0, recipe, progress=False)
-    assert rates == [0, 0, 0.4, 0.4]
+    assert happened == ["step"] * start + [0.4] + ["step"] * (4 - start)
 
 
 def test_each_step_draws_its_text_and_its_dropout_anew(tokenizer, monkeypatch):
@@ -236,17 +230,14 @@ def test_a_new_models_weights_depend_on_the_seed_alone(tokenizer):
     assert not torch.equal(*(side["transformer.wte.weight"] for side in (first, other)))
 
 
-def test_the_loss_of_the_record_is_that_of_the_last_steps(tokenizer, tmp_path):
-    model = training._new_model(TINY, 0, tokenizer)
-    (tmp_path / "model.partial").mkdir()
-    losses = [float(step) for step in range(150)]
-    run = training._Run(TINY, 0, tokenizer, model, training._optimizer(model, TINY), losses)
-    training._save(run, tmp_path / "model", tmp_path / "model.partial")
+def test_the_loss_of_the_record_is_that_of_the_last_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_step", lambda *given: float(given[-1]))
+    train(tmp_path / "model", 0, replace(TINY, steps=150), progress=False)
     assert json.loads((tmp_path / "model" / "training.json").read_text())["loss"] == 99.5
 
 
 def test_a_years_last_two_digits_are_one_token():
-    tokenizer = training._tokenizer(replace(TINY, vocabulary=600))
+    tokenizer = train_tokenizer(TINY.tokenizer_sentences, vocabulary=600)
     assert len(tokenizer) == 600
     for year in YEARS:
         assert len(tokenizer.tokenize(f" 17{year}")) == 2

@@ -1,0 +1,231 @@
+"""Which prompts run together, from which position on, and in how much memory: asked once a call.
+
+A *plan* divides a data set into *parts*, prompts of one length with both their runs. A *site* is
+one layer's heads or neurons in a part's base run. Every method is a function of one site.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from analysis.checks import made_by, one_of, whole
+from analysis.choices import BASELINES, DIRECTIONS, KINDS, Baseline, Direction, Kind
+from analysis.forward import Activations, BaseRun, Forward, forward_of, undisturbed
+from analysis.metrics import Readout, name_of
+from analysis.tasks import PromptPairs
+
+FEWEST_FOR_A_MEAN = 8
+# Larger batches fall out of a processor's caches, and are slower.
+MEMORY = 2**27
+
+
+@contextmanager
+def engine(model: TransformerBridge, pairs: PromptPairs) -> Iterator[Forward]:
+    """The model's engine, alone with the model; refuses pairs of another model's tokenizer."""
+    made_by("load_model", "model", model, TransformerBridge)
+    made_by("load_task", "pairs", pairs, PromptPairs)
+    if not callable(pairs.metric):
+        raise ValueError(f"The metric {pairs.metric!r} was given: expected a function.")
+    with undisturbed(model):
+        pairs.check(model)
+        yield forward_of(model)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One layer's heads or neurons in a base run, from the first changed position on.
+
+    `difference` is Δa, what changes each activation to the baseline's; `writes` are the output
+    weights W; `resume` gives the metric after adding a change to what the site writes; `base` is
+    the metric without any. `batch` says how many changes `resume` should be given at once, and
+    `gradient_batch` how many if it is to be differentiated.
+    """
+
+    kind: Kind
+    layer: int
+    difference: Float[Tensor, "prompt changed component size"]
+    writes: Float[Tensor, "component size d_model"]
+    base: Float[Tensor, " prompt"]
+    resume: Callable[[Tensor], Tensor]  # (*batch, prompt, changed, d_model) -> (*batch, prompt)
+    batch: int
+    gradient_batch: int
+
+    def changes(self, gradient: bool = False) -> Iterator[Float[Tensor, "component _ _ d_model"]]:
+        """Δa W (component, prompt, changed, d_model), what each alone writes more, in batches."""
+        size = self.gradient_batch if gradient else self.batch
+        differences, writes = self.difference.split(size, dim=2), self.writes.split(size)
+        yield from map(partial(torch.einsum, "ptcs,csd->cptd"), differences, writes)
+
+    def joint_change(self) -> Float[Tensor, "prompt changed d_model"]:
+        """Σ Δa W, what all components of the layer together write more."""
+        return torch.einsum("ptcs,csd->ptd", self.difference, self.writes)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some prompts of one length, by their indices in the data set, and both their runs.
+
+    `values` takes the place of the base activations; `memory` bounds the bytes held in resuming.
+    """
+
+    prompts: list[int]
+    base: BaseRun
+    source: BaseRun
+    readout: Readout
+    values: Activations
+    memory: int
+
+    def sites(self, kinds: tuple[Kind, ...] = KINDS) -> Iterator[Site]:
+        """Every layer's heads, neurons, or both."""
+        base = self.measure(self.base)
+        for key, activations in self.base.activations.items():
+            if key[0] in kinds:
+                yield Site(
+                    *key,
+                    difference=self.values[key] - activations,
+                    writes=self.base.forward.writes(key),
+                    base=base,
+                    resume=partial(self.base.forward.resume, self.base, key, readout=self.readout),
+                    batch=self.batch(gradient=False),
+                    gradient_batch=self.batch(gradient=True),
+                )
+
+    def measure(self, run: BaseRun) -> Float[Tensor, " prompt"]:
+        """The metric of one of the two runs."""
+        return self.readout.of_vocabulary(run.logits)
+
+    def work(self, layer: int) -> int:
+        """What it costs to resume the run once from this layer, in layers and positions."""
+        return self.base.tokens[:, self.base.first :].numel() * (self.base.forward.layers - layer)
+
+    def batch(self, gradient: bool) -> int:
+        """How many changes can be resumed at once."""
+        (prompts, length), run = self.base.tokens.shape, self.base
+        held = run.forward.floats_held(length, run.first, self.readout, gradient)
+        return fitting(self.memory, run.forward, prompts * held)
+
+
+def fitting(memory: int, forward: Forward, floats: int) -> int:
+    """How often so many numbers fit into the memory; once at least."""
+    return max(1, memory // (forward.itemsize * floats))
+
+
+@dataclass
+class Plan:
+    """A data set divided into parts; refuses unknown choices, and a mean of too few prompts.
+
+    With `baseline="source"` nothing changes before a prompt's first differing token, and prompts of
+    one length and one such position run together; else those of one length. A mean needs enough of
+    them, and leaves the others out: `prompts` holds the indices of those that remain, in order.
+    `tokens` counts their tokens that a change reaches; `work` is `Part.work` of all layers and
+    parts. A quarter of the memory is for the runs that are kept, the rest for resuming them.
+    """
+
+    forward: Forward
+    pairs: PromptPairs
+    direction: Direction = "noising"
+    baseline: Baseline = "source"
+    memory: int = MEMORY
+
+    def __post_init__(self) -> None:
+        one_of("direction", self.direction, DIRECTIONS)
+        one_of("baseline", self.baseline, BASELINES)
+        self._resuming = whole("memory", self.memory, least=1) - self.memory // 4
+        sides = self.pairs.clean_tokens, self.pairs.corrupted_tokens
+        self._base, self._source = sides if self.direction == "noising" else sides[::-1]
+        self._groups = self._group()
+        after = {i: len(self._base[i]) - first for group, first in self._groups for i in group}
+        self.prompts, self.tokens = torch.tensor([*sorted(after)]).long(), sum(after.values())
+        self.work = self.tokens * sum(range(self.forward.layers + 1))
+
+    def rows(self, part: Part) -> Int[Tensor, " prompt"]:
+        """Where the part's prompts stand in `prompts`."""
+        return torch.searchsorted(self.prompts, torch.tensor(part.prompts))
+
+    def parts(self) -> Iterator[Part]:
+        """Every part; raises a ValueError where logits or the metric are not finite."""
+        for group, first in self._groups:
+            base, source = (
+                torch.stack([side[index] for index in group]).to(self.forward.device)
+                for side in (self._base, self._source)
+            )
+            chunks = self._chunks(base, first)
+            values_of = self._values(source, chunks)
+            for chunk in chunks:
+                labels = self.pairs.labels[torch.tensor(group[chunk])].to(self.forward.device)
+                readout = Readout(self.pairs.metric, labels)
+                runs = (self.forward.run(side[chunk], first) for side in (base, source))
+                base_run, source_run = (self._checked(run, group[chunk], readout) for run in runs)
+                values = values_of(source_run)
+                yield Part(group[chunk], base_run, source_run, readout, values, self._resuming)
+
+    def _group(self) -> list[tuple[list[int], int]]:
+        """Prompts that run together, and the first position that changes."""
+        together: dict[tuple[int, int], list[int]] = {}
+        for index, (base, source) in enumerate(zip(self._base, self._source, strict=True)):
+            first = first_difference(base, source) if self.baseline == "source" else 0
+            together.setdefault((len(base), first), []).append(index)
+        fewest = FEWEST_FOR_A_MEAN if self.baseline == "mean" else 1
+        if together and max(map(len, together.values())) < fewest:
+            raise ValueError(
+                f"{self.pairs.task}: baseline='mean' needs {fewest} prompts of one length; no "
+                "length has as many. Use more prompts or another baseline."
+            )
+        groups = ((group, first) for (_, first), group in sorted(together.items()))
+        return [(group, first) for group, first in groups if len(group) >= fewest]
+
+    def _chunks(self, tokens: Int[Tensor, "prompt position"], first: int) -> list[slice]:
+        """As many prompts as fit: two runs and a difference, and each resumed with one change."""
+        prompts, length = tokens.shape
+        every = Readout(self.pairs.metric, self.pairs.labels)
+        kept = 3 * self.forward.floats_kept(length, first)
+        held = self.forward.floats_held(length, first, every, gradient=True)
+        budgets = (self.memory - self._resuming, kept), (self._resuming, held)
+        size = min(fitting(memory, self.forward, floats) for memory, floats in budgets)
+        return [slice(start, start + size) for start in range(0, prompts, size)]
+
+    def _checked(self, run: BaseRun, prompts: list[int], readout: Readout) -> BaseRun:
+        """The run, if logits and metric are finite, and the metric is of each prompt by itself."""
+        metric = readout.of_vocabulary(run.logits)
+        start, called = f"{self.pairs.task}: ", name_of(readout.metric)
+        for what, values in (("logits are", run.logits), (f"{called} is", metric[:, None])):
+            if (broken := ~torch.isfinite(values).all(dim=-1)).any():
+                index = prompts[int(broken.int().argmax())]
+                raise ValueError(
+                    f"{start}the model's {what} NaN or infinite on prompt {index} or its "
+                    f"corruption ({self.pairs.clean[index]!r}): check the weights and the metric."
+                )
+        first = Readout(readout.metric, readout.labels[:1]).of_vocabulary(run.logits[:1])
+        if not torch.isclose(first[0], metric[0], rtol=1e-3, atol=1e-5):
+            raise ValueError(
+                f"{start}{called} gives a prompt {metric[0]:.3g} beside others and {first[0]:.3g} "
+                "alone: it must depend on a prompt's own logits and labels only."
+            )
+        return run
+
+    def _values(
+        self, source: Int[Tensor, "prompt position"], chunks: list[slice]
+    ) -> Callable[[BaseRun], Activations]:
+        """What takes the place of the base activations, given the same prompts' source run."""
+        if self.baseline == "source":
+            return lambda run: run.activations
+        if self.baseline == "zero":
+            return lambda run: {key: torch.zeros_like(a) for key, a in run.activations.items()}
+        sums: Activations = {}
+        for chunk in chunks:
+            for key, activations in self.forward.run(source[chunk]).activations.items():
+                sums[key] = sums.get(key, 0) + activations.sum(dim=0, keepdim=True)
+        means = {key: total / len(source) for key, total in sums.items()}
+        return lambda run: means
+
+
+def first_difference(tokens: Int[Tensor, " position"], others: Int[Tensor, " position"]) -> int:
+    """The first position at which two prompts differ; the last one where they don't."""
+    differing = (tokens != others).nonzero()
+    return int(differing[0]) if len(differing) else len(tokens) - 1
