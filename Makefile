@@ -16,7 +16,7 @@ endif
 endif
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: paper test test-site lint clean forget
+.PHONY: paper test test-site test-claims lint clean forget
 
 paper: $(VENV)/quarto
 	$(PYTHON) -m analysis run
@@ -29,6 +29,10 @@ test: $(VENV)/installed
 test-site: $(VENV)/installed
 	quarto --version
 	$(PYTHON) -m pytest tests/test_report.py
+
+# Whether the sentences of the pages that make paper made hold for their results.
+test-claims: $(VENV)/installed
+	$(PYTHON) -m pytest tests/test_report.py -k test_every_guarded_sentence
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
