@@ -1,8 +1,7 @@
 """Frames made up by hand. No two of their numbers are equal, so that whatever is swapped shows."""
 
 import re
-from collections.abc import Iterable, Sequence
-from itertools import product
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,49 +13,6 @@ from numpy.typing import ArrayLike
 from analysis import Scores
 
 REPORT = Path(__file__).parents[2] / "report"
-BELOW, ABOVE = 0.03, 0.02
-
-
-def estimate(mean: float) -> dict[str, float]:
-    """The columns of an estimate whose interval reaches further down than up."""
-    return {"mean": mean, "sd": 7 + mean, "low": mean - BELOW, "high": mean + ABOVE}
-
-
-def shown(mean: float) -> str:
-    """What a page shows of it."""
-    text = f"{mean:.2f} [{mean - BELOW:.2f}, {mean + ABOVE:.2f}]"
-    return text.replace(" ", "\N{NO-BREAK SPACE}")
-
-
-def plain(text: str) -> str:
-    """A sentence with spaces that are easily typed."""
-    return text.replace("\N{NO-BREAK SPACE}", " ")
-
-
-def every(digits: dict[str, dict[str, float]]) -> list[dict]:
-    """A row for each choice of names; its mean is the sum of their numbers.
-
-    With a digit for each column a mean says which row it is from.
-    """
-    return [
-        dict(zip(digits, names, strict=True)) | estimate(code(digits, names))
-        for names in product(*digits.values())
-    ]
-
-
-def code(digits: dict[str, dict[str, float]], names: Iterable[str]) -> float:
-    """The mean of the row with these names."""
-    return sum(of[name] for of, name in zip(digits.values(), names, strict=True))
-
-
-def signs(pattern: str) -> list[dict[str, float]]:
-    """Estimates above zero, below it and around it, for `+`, `-` and `0`; no two are equal."""
-    ends = {"+": (0.1, 0.3), "-": (-0.9, -0.6), "0": (-0.5, 0.2)}
-    return [
-        {"mean": ends[sign][0] + 0.1 + place / 100, "sd": 7.0 + place}
-        | {"low": ends[sign][0] + place / 100, "high": ends[sign][1] + place / 100}
-        for place, sign in enumerate(pattern)
-    ]
 
 
 def scores(
