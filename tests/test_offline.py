@@ -44,6 +44,13 @@ def test_the_page_that_leads_on_asks_for_no_icon(tmp_path):
     assert '<head><link rel="icon" href="data:,">' in page.read_text()
 
 
+def test_how_to_cite_a_page_is_an_item_of_no_list(tmp_path):
+    page = tmp_path / "index.html"
+    page.write_text('<div id="ref-one" class="csl-entry quarto-appendix-citeas" role="listitem">')
+    make_offline(tmp_path)
+    assert page.read_text() == '<div id="ref-one" class="csl-entry quarto-appendix-citeas">'
+
+
 def test_the_module_and_what_it_imports_become_one_plain_script(site):
     script = (site / "site_libs" / "quarto-html" / "quarto.js").read_text()
     assert "import" not in script and "export" not in script

@@ -1,10 +1,11 @@
 """Makes the pages read the same from disk as from a server, with no other host, and by ear.
 
-Four things stand in the way, and no option of Quarto takes them out. It gives every page with HTML
+Five things stand in the way, and no option of Quarto takes them out. It gives every page with HTML
 that a cell made the scripts of Jupyter's widgets, from another host; these pages have no widgets.
 Its own script is a module, which browsers do not load from disk. The page that leads on to the
-first one has no icon, so that browsers ask the host for one. And a cell's `fig-alt` gets lost where
-it shows HTML: the charts' script finds it in `data-fig-alt`.
+first one has no icon, so that browsers ask the host for one. A cell's `fig-alt` gets lost where it
+shows HTML: the charts' script finds it in `data-fig-alt`. And how to cite a page is an item of no
+list.
 """
 
 import html
@@ -20,6 +21,7 @@ _WIDGETS = re.compile(
 _TABSETS = re.compile(r'<script src="[^"]*/tabsets\.js" type="module"></script>\s*')
 _MODULE = re.compile(r'(<script src="[^"]*/quarto\.js") type="module">')
 _LEADS_ON = re.compile(r"<head>(?=\s*<title>Redirect)")
+_LONE_ITEM = re.compile(r'(<div [^>]*quarto-appendix-citeas") role="listitem"')
 _IMPORT = 'import * as tabsets from "./tabsets/tabsets.js";\n'
 _CHART = '<div class="chart"'
 _FIGURE = re.compile(r'^(?:#\| label: |:+ \{#)(fig-[\w-]+)|^#\| fig-alt: "(.*)"$', re.MULTILINE)
@@ -39,6 +41,7 @@ def make_offline(site: Path) -> None:
 def _mended(source: str, page: str) -> str:
     page = _TABSETS.sub("", _WIDGETS.sub("", page))
     page = _LEADS_ON.sub('<head><link rel="icon" href="data:,">', page)
+    page = _LONE_ITEM.sub(r"\1", page)
     return _MODULE.sub(r"\1 defer>", _with_alternative_texts(source, page))
 
 
