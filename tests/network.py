@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from analysis.bench.workloads import Shape, random_pairs
 from analysis.forward import BaseRun, Forward
@@ -43,10 +44,22 @@ class LinearLayers(Forward):
         activations = {("heads", layer): silent for layer in range(2)}
         activations["neurons", 0] = early.unsqueeze(-1)
         activations["neurons", 1] = (early @ self.weights.T).unsqueeze(-1)
-        return BaseRun(self, tokens, first, activations, self._logits(early, stream))
+        nothing = torch.zeros_like(stream)  # the embedding writes to the stream
+        return BaseRun(self, tokens, first, activations, self._logits(early, stream), nothing)
 
     def resume(self, run, site, change, readout):
         raise AssertionError("neither effects nor mediation resume")
+
+    @torch.enable_grad()
+    def gradients(self, run, change, readout):
+        read = run.activations["neurons", 0].squeeze(-1)
+        early = (change + functional.pad(read, (0, self.width))).detach().requires_grad_()
+        late = early + functional.pad(early[..., : self.width] @ self.weights.T, (self.width, 0))
+        logits = self._logits(late[..., : self.width], late)
+        found = self.differentiate(readout.of_vocabulary(logits), [early, late])
+        return {site: found[site[1]] for site in self.sites() if site != ("heads", 1)} | {
+            ("heads", 1): found[0]
+        }
 
     def trace(self, run, site, change):
         early = run.activations["neurons", 0].squeeze(-1) + change[..., : self.width]
@@ -75,7 +88,7 @@ class LinearLayers(Forward):
         return 1
 
     def _logits(self, early: Tensor, stream: Tensor) -> Tensor:
-        value = self.metric(early[:, -1], stream[:, -1, self.width :])
+        value = self.metric(early[..., -1, :], stream[..., -1, self.width :])
         return torch.stack([value, torch.zeros_like(value)], dim=-1)
 
 

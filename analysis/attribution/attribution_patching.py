@@ -12,6 +12,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.choices import KINDS, Baseline, Direction, Kind
+from analysis.forward import Forward
 from analysis.scores import Scores
 from analysis.sites import MEMORY, Site
 from analysis.sweep import Method, sweep
@@ -64,11 +65,5 @@ def gradient(
     """∂m/∂r after each of these changes of what the site writes."""
     with torch.enable_grad():
         points = changes.detach().requires_grad_()
-        metric = site.resume(points)
-        if not metric.requires_grad:
-            raise ValueError(
-                "The metric has no gradient, which gradient methods need: use one without "
-                "rounding, comparing or choosing, or activation_patching."
-            )
-        (gradients,) = torch.autograd.grad(metric.sum(), points)
+        (gradients,) = Forward.differentiate(site.resume(points), [points])
     return gradients

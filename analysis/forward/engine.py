@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,6 +17,7 @@ SiteKey = tuple[Kind, int]  # a site, one layer's heads or neurons, by its kind 
 Activations = dict[SiteKey, Float[Tensor, "_ changed _ _"]]
 Chosen = dict[Kind, Bool[Tensor, "set layer _"]]  # sets of components
 Change = Float[Tensor, "*batch prompt changed d_model"]  # what a site writes more
+Gradients = dict[SiteKey, Float[Tensor, "*batch prompt changed d_model"]]
 Traced = Iterator[tuple[SiteKey, Float[Tensor, "*batch prompt changed _ _"]]]
 
 
@@ -46,6 +47,14 @@ class Forward(ABC):
         """The metric when a site writes `change` more, each of a batch; differentiable in it."""
 
     @abstractmethod
+    def gradients(self, run: "BaseRun", change: Change, readout: Readout) -> Gradients:
+        """∂m/∂r just after each site when the *embedding* writes `change` more, each of a batch.
+
+        One forward and one backward pass for all sites. r is the residual stream, so this is the
+        gradient in what the site writes. No change gives the gradients in the run itself.
+        """
+
+    @abstractmethod
     def trace(self, run: "BaseRun", site: SiteKey, change: Change) -> Traced:
         """Every later site's activations then, in the order in which they are computed."""
 
@@ -66,6 +75,16 @@ class Forward(ABC):
     @abstractmethod
     def floats_traced(self, length: int, first: int) -> int:
         """A bound on the numbers held while one prompt is traced with one change."""
+
+    @staticmethod
+    def differentiate(metric: Tensor, points: list[Tensor]) -> list[Tensor]:
+        """The metric's gradient at each of these points; refuses a metric that has none."""
+        if not metric.requires_grad:
+            raise ValueError(
+                "The metric has no gradient, which gradient methods need: use one without "
+                "rounding, comparing or choosing, or activation_patching."
+            )
+        return list(torch.autograd.grad(metric.sum(), points))
 
     @staticmethod
     def replaced(
@@ -101,8 +120,9 @@ class Forward(ABC):
 class BaseRun:
     """The run being changed, from its position `first` on.
 
-    `activations` holds each site's activations and `logits` those at the last token. An engine may
-    keep `after`, the residual stream just after each site, and a `prefix` of the earlier positions.
+    `activations` holds each site's activations, `logits` those at the last token and `embedded` the
+    residual stream before the first layer. An engine may keep `after`, the stream just after each
+    site, and a `prefix` of the earlier positions.
     """
 
     forward: Forward
@@ -110,5 +130,18 @@ class BaseRun:
     first: int
     activations: Activations
     logits: Float[Tensor, "prompt vocabulary"]
+    embedded: Float[Tensor, "prompt changed d_model"]
     after: dict[SiteKey, Float[Tensor, "prompt changed d_model"]] = field(default_factory=dict)
     prefix: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def select(self, prompts: list[int]) -> "BaseRun":
+        """The same run of some of its prompts, by their rows."""
+        return replace(
+            self,
+            tokens=self.tokens[prompts],
+            activations={site: values[prompts] for site, values in self.activations.items()},
+            logits=self.logits[prompts],
+            embedded=self.embedded[prompts],
+            after={site: stream[prompts] for site, stream in self.after.items()},
+            prefix=[(keys[prompts], values[prompts]) for keys, values in self.prefix],
+        )

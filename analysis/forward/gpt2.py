@@ -16,7 +16,16 @@ from torch.nn import functional
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import GPT2Config
 
-from analysis.forward.engine import Activations, BaseRun, Change, Chosen, Forward, SiteKey, Traced
+from analysis.forward.engine import (
+    Activations,
+    BaseRun,
+    Change,
+    Chosen,
+    Forward,
+    Gradients,
+    SiteKey,
+    Traced,
+)
 from analysis.metrics import Readout
 
 Past = tuple[Float[Tensor, "_ head before d_head"], Float[Tensor, "_ head before d_head"]]
@@ -98,6 +107,7 @@ class GPT2Forward(Forward):
     @torch.no_grad()
     def run(self, tokens: Int[Tensor, "prompt position"], first: int = 0) -> BaseRun:
         stream = self.embedding[tokens] + self.positions[: tokens.shape[1]]
+        embedded = stream[:, first:].clone()
         after: dict[SiteKey, Tensor] = {}
         activations: dict[SiteKey, Tensor] = {}
         prefix: list[Past] = []
@@ -113,7 +123,7 @@ class GPT2Forward(Forward):
             activations["neurons", layer] = posts[:, first:].unsqueeze(-1).clone()
             after["neurons", layer] = stream[:, first:].clone()
         logits = self.unembed(self._norm(stream[:, -1], self.final_norm))
-        return BaseRun(self, tokens, first, activations, logits, after, prefix)
+        return BaseRun(self, tokens, first, activations, logits, embedded, after, prefix)
 
     def resume(
         self, run: BaseRun, site: SiteKey, change: Change, readout: Readout
@@ -127,6 +137,24 @@ class GPT2Forward(Forward):
             stream = self._write(later, stream, self._activate(run, later, stream, last_only))
         final = self._norm(stream[:, -1], self.final_norm).unflatten(0, change.shape[:-2])
         return self._measure(final, readout)
+
+    @torch.enable_grad()
+    def gradients(self, run: BaseRun, change: Change, readout: Readout) -> Gradients:
+        """The last layer reads every position but is needed at the last one only."""
+        after: dict[SiteKey, Tensor] = {}
+        stream = (run.embedded + change).flatten(0, -3).detach().requires_grad_()
+        for site in self.sites():
+            last_only = site[1] == self.layers - 1
+            stream = self._write(site, stream, self._activate(run, site, stream, last_only))
+            after[site] = stream
+        final = self._norm(stream[:, -1], self.final_norm).unflatten(0, change.shape[:-2])
+        found = self.differentiate(self._measure(final, readout), list(after.values()))
+        return {
+            site: functional.pad(gradient, (0, 0, change.shape[-2] - gradient.shape[1], 0)).view(
+                change.shape
+            )
+            for site, gradient in zip(after, found, strict=True)
+        }
 
     @torch.no_grad()
     def trace(self, run: BaseRun, site: SiteKey, change: Change) -> Traced:
@@ -143,8 +171,7 @@ class GPT2Forward(Forward):
         self, run: BaseRun, values: Activations, chosen: Chosen, readout: Readout
     ) -> Float[Tensor, "set prompt"]:
         sets = len(next(iter(chosen.values())))
-        tokens = run.tokens[:, run.first :].repeat(sets, 1)
-        stream = self.embedding[tokens] + self.positions[run.first : run.tokens.shape[1]]
+        stream = run.embedded.repeat(sets, 1, 1)
         for site in self.sites():
             kind, layer = site
             before = self._activate(run, site, stream, last_only=layer == self.layers - 1)
@@ -156,7 +183,8 @@ class GPT2Forward(Forward):
     def floats_kept(self, length: int, first: int) -> int:
         d_model, neurons = self.embedding.shape[1], self.components("neurons")
         prefix, changed = 2 * first * d_model, (length - first) * (3 * d_model + neurons)
-        return self.layers * (prefix + changed) + self.embedding.shape[0]
+        embedded = (length - first) * d_model
+        return self.layers * (prefix + changed) + embedded + self.embedding.shape[0]
 
     def floats_held(self, length: int, first: int, readout: Readout, gradient: bool) -> int:
         d_model, columns = self.embedding.shape[1], readout.width(len(self.unembed.weight))

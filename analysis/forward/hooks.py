@@ -18,7 +18,16 @@ from transformer_lens.model_bridge import generalized_components as bridges
 from transformers.pytorch_utils import Conv1D
 
 from analysis.choices import KINDS, Kind
-from analysis.forward.engine import Activations, BaseRun, Change, Chosen, Forward, SiteKey, Traced
+from analysis.forward.engine import (
+    Activations,
+    BaseRun,
+    Change,
+    Chosen,
+    Forward,
+    Gradients,
+    SiteKey,
+    Traced,
+)
 from analysis.metrics import Readout
 
 Hook = tuple[str | Callable, Callable]  # as the bridge declares it
@@ -26,6 +35,7 @@ Weights = dict[SiteKey, Float[Tensor, "_ _ d_model"]]  # (component, size, d_mod
 
 _PROJECTIONS: dict[Kind, str] = {"heads": "attn.o", "neurons": "mlp.out"}
 _PARTS: dict[Kind, str] = {"heads": "attention", "neurons": "MLP"}
+_EMBEDDED = "blocks.0.hook_in"
 _IN, _OUT = ".hook_in", ".hook_out"
 _TOLERANCE = 1e-3  # relative
 _INSTEAD = "use a decoder such as GPT-2, Llama, Qwen or Pythia"
@@ -59,19 +69,38 @@ class HookedForward(Forward):
 
     @torch.no_grad()
     def run(self, tokens: Int[Tensor, "prompt position"], first: int = 0) -> BaseRun:
-        logits, cache = _run(self.model, tokens, keep=_hooks_of(self.sites()))
+        logits, cache = _run(self.model, tokens, keep=_hooks_of(self.sites()) | {_EMBEDDED})
         activations = {
             site: self._by_component(site, cache[_hook(site, _IN)])[:, first:].clone()
             for site in self.sites()
         }
-        return BaseRun(self, tokens, first, activations, logits[:, -1].clone())
+        embedded = cache[_EMBEDDED][:, first:].clone()
+        return BaseRun(self, tokens, first, activations, logits[:, -1].clone(), embedded)
 
     def resume(
         self, run: BaseRun, site: SiteKey, change: Change, readout: Readout
     ) -> Float[Tensor, "*batch prompt"]:
         tokens = run.tokens.repeat(change.shape[:-3].numel(), 1)
-        logits, _ = _run(self.model, tokens, [_adding(run, site, change)])
+        logits, _ = _run(self.model, tokens, [_adding(run, _hook(site, _OUT), change)])
         return readout.of_vocabulary(logits[:, -1].unflatten(0, change.shape[:-2]))
+
+    @torch.enable_grad()
+    def gradients(self, run: BaseRun, change: Change, readout: Readout) -> Gradients:
+        tokens = run.tokens.repeat(change.shape[:-3].numel(), 1)
+        written: dict[SiteKey, Tensor] = {}
+
+        def keeping(site: SiteKey) -> Hook:
+            """Hands on what it keeps: the bridge may give a hook another shape of it."""
+            return _hook(site, _OUT), lambda passing, hook: written.setdefault(site, passing)
+
+        hooks = [_adding(run, _EMBEDDED, change.detach().requires_grad_())]
+        logits, _ = _run(self.model, tokens, hooks + [keeping(site) for site in self.sites()])
+        metric = readout.of_vocabulary(logits[:, -1].unflatten(0, change.shape[:-2]))
+        found = self.differentiate(metric, [written[site] for site in self.sites()])
+        return {
+            site: gradient[:, run.first :].unflatten(0, change.shape[:-2])
+            for site, gradient in zip(self.sites(), found, strict=True)
+        }
 
     @torch.no_grad()
     def trace(self, run: BaseRun, site: SiteKey, change: Change) -> Traced:
@@ -79,7 +108,7 @@ class HookedForward(Forward):
         sites = self.sites_after(site)
         tokens = run.tokens.repeat(change.shape[:-3].numel(), 1)
         keep = {_hook(later, _IN) for later in sites}
-        _, cache = _run(self.model, tokens, [_adding(run, site, change)], keep)
+        _, cache = _run(self.model, tokens, [_adding(run, _hook(site, _OUT), change)], keep)
         for later in sites:
             changed = self._by_component(later, cache[_hook(later, _IN)])[:, run.first :]
             yield later, changed.unflatten(0, change.shape[:-2])
@@ -124,10 +153,10 @@ class HookedForward(Forward):
         return activations.reshape(*activations.shape[:2], *self._weights[site].shape[:2])
 
 
-def _adding(run: BaseRun, site: SiteKey, change: Change) -> Hook:
-    """A hook that lets a site write `change` more."""
+def _adding(run: BaseRun, name: str, change: Change) -> Hook:
+    """A hook that adds `change` to what passes there."""
     added = functional.pad(change.flatten(0, -3), (0, 0, run.first, 0))
-    return _hook(site, _OUT), lambda written, hook: written + added
+    return name, lambda passing, hook: passing + added
 
 
 def _hook(site: SiteKey, end: str = "") -> str:

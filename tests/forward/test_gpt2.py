@@ -230,3 +230,50 @@ def test_the_model_is_left_as_it_was(tiny):
     assert not tiny.cfg.use_attn_result
     assert torch.is_grad_enabled()
     assert all(weight.grad is None for weight in tiny.parameters())
+
+
+@pytest.mark.parametrize("first", [0, 3])
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_gradients_without_a_change_are_those_through_resume(tiny, first, batch):
+    forward = forward_of(tiny)
+    run = forward.run(random_tokens(tiny, 2, 6), first)
+    nothing = torch.zeros(*batch, 2, 6 - first, tiny.cfg.d_model)
+    for metric in (weighed, logit_diff, prob_diff):
+        found = forward.gradients(run, nothing, readout(2, metric))
+        assert list(found) == forward.sites()
+        for site, gradient in found.items():
+            point = nothing.clone().requires_grad_()
+            resumed = forward.resume(run, site, point, readout(2, metric))
+            (expected,) = torch.autograd.grad(resumed.sum(), point)
+            torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
+            assert not gradient.requires_grad
+
+
+def test_gradients_after_a_change_are_those_of_the_run_changed_to(tiny):
+    """A change of the embedding that leads to another run's leads to its gradients."""
+    forward = forward_of(tiny)
+    base, source = (forward.run(random_tokens(tiny, n, 6)[:2]) for n in (2, 3))
+    difference = source.embedded - base.embedded
+    both = forward.gradients(
+        base, torch.stack([torch.zeros_like(difference), difference]), readout(2)
+    )
+    for row, run in enumerate((base, source)):
+        for site, expected in forward.gradients(run, 0 * difference, readout(2)).items():
+            torch.testing.assert_close(both[site][row], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_of_some_prompts_is_theirs_alone(tiny):
+    tokens = random_tokens(tiny, 4, 6)
+    chosen = [3, 1]
+    found = forward_of(tiny).run(tokens, 2).select(chosen)
+    alone = found.forward.run(tokens[chosen], 2)
+    torch.testing.assert_close(found.logits, alone.logits)
+    torch.testing.assert_close(found.embedded, alone.embedded)
+    change = torch.randn(2, 4, tiny.cfg.d_model, generator=torch.manual_seed(0))
+    for site in SITES:
+        torch.testing.assert_close(found.activations[site], alone.activations[site])
+        resumed = (run.forward.resume(run, site, change, readout(2)) for run in (found, alone))
+        torch.testing.assert_close(*resumed, rtol=1e-4, atol=1e-4)
+    gradients = (run.forward.gradients(run, change, readout(2)) for run in (found, alone))
+    for one, other in zip(*(each.values() for each in gradients), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)

@@ -172,3 +172,33 @@ def test_sets_of_missing_components_are_refused(loaded):
         pytest.raises(ValueError, match="Mixtral.* no neurons.*mixtures of experts"),
     ):
         multi_ablated_performance(model, pairs, everything, "neurons")
+
+
+@pytest.mark.parametrize("first", [0, 3])
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_both_engines_have_the_same_gradients(tiny, first, batch):
+    """At the base run's embedding, and at another."""
+    tokens = random_tokens(tiny, 2, 6)
+    runs = [engine(tiny).run(tokens, first) for engine in (forward_of, HookedForward)]
+    torch.testing.assert_close(runs[0].embedded, runs[1].embedded, rtol=1e-5, atol=1e-5)
+    change = torch.randn(*batch, 2, 6 - first, 32, generator=torch.manual_seed(0))
+    for size in (0, 1):
+        one, other = (run.forward.gradients(run, size * change, readout(2)) for run in runs)
+        assert list(one) == list(other)
+        for site, gradient in one.items():
+            torch.testing.assert_close(gradient, other[site], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["Llama", "Pythia", "Gemma 2", "Granite", "Mixtral", "OPT"])
+def test_gradients_are_those_through_resume(loaded, name):
+    """From one pass for all sites: beside an MLP, before a norm, before a multiplier, flat."""
+    engine = HookedForward(loaded(name))
+    base, _ = two_runs(engine)
+    nothing = torch.zeros(2, 3, engine.model.cfg.d_model)
+    found = engine.gradients(base, nothing, readout(2))
+    assert list(found) == engine.sites()
+    for site, gradient in found.items():
+        point = nothing.clone().requires_grad_()
+        resumed = engine.resume(base, site, point, readout(2))
+        (expected,) = torch.autograd.grad(resumed.sum(), point)
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
