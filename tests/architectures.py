@@ -4,20 +4,26 @@ The hooks are PyTorch's own, on transformers' own model: a head is a slice of wh
 attention's output projection, a neuron a column of what enters the MLP's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from analysis import PromptPairs, paths
 
 HEADS, LAYERS, VOCABULARY = 4, 2, 3328
+
+Site = tuple[str, int]
+Component = tuple[str, int, int]
+Edits = Mapping[Site, Callable[[Tensor], Tensor]]
+NONE: Edits = {}
 
 
 class Row(NamedTuple):
@@ -310,10 +316,10 @@ def network_of(row: Row, directory: Path) -> PreTrainedModel:
 
 
 class BareHooks:
-    """Noising by the logit difference, of pairs of one length."""
+    """Noising, of pairs of one length."""
 
-    def __init__(self, network: PreTrainedModel, row: Row, pairs: PromptPairs):
-        self.network, self.labels = network, pairs.labels
+    def __init__(self, network: PreTrainedModel, row: Row, pairs: PromptPairs, heads: int = HEADS):
+        self.network, self.pairs, self.heads = network, pairs, heads
         self.base, self.source = (
             torch.stack(side) for side in (pairs.clean_tokens, pairs.corrupted_tokens)
         )
@@ -326,57 +332,78 @@ class BareHooks:
     @torch.no_grad()
     def scale(self) -> float:
         """The largest |metric| of any run."""
-        return max(self._metric(tokens).abs().max().item() for tokens in (self.base, self.source))
+        return max(self.metric(tokens).abs().max().item() for tokens in (self.base, self.source))
 
     @torch.no_grad()
     def patched(self, kind: str, layer: int, component: int) -> Tensor:
         """One component's effect on each prompt."""
-        module = self.modules[kind][layer]
-        source = self._by_component(kind, self._entering(module, self.source))
+        return self.ablated([(kind, layer, component)]) - self.metric(self.base)
 
-        def patch(activations: Tensor) -> Tensor:
-            changed = activations.clone()
-            self._by_component(kind, changed)[:, :, component] = source[:, :, component]
-            return changed
+    @torch.no_grad()
+    def ablated(self, components: list[Component]) -> Tensor:
+        """The base run's metric with all of these components at their source activations."""
+        sites = {component[:2] for component in components}
+        values = {site: self.entering(site, self.source) for site in sites}
+        return self.metric(self.base, self.put_in(values, components))
 
-        return self._metric(self.base, module, patch) - self._metric(self.base)
+    @torch.no_grad()
+    def mediated(self, patched: Component, mediator: Component) -> list[Tensor]:
+        """The total, direct and indirect effect of a patched component by way of another."""
+        before, site = self.metric(self.base), mediator[:2]
+        source = self.put_in({patched[:2]: self.entering(patched[:2], self.source)}, [patched])
+        held = self.put_in({site: self.entering(site, self.base)}, [mediator])
+        then = self.put_in({site: self.entering(site, self.base, source)}, [mediator])
+        runs = source, {**source, **held}, then
+        return [self.metric(self.base, edits) - before for edits in runs]
 
     def integrated(self, kind: str, layer: int, steps: int) -> Tensor:
         """Layer-joint attributions by the Gauss-Legendre rule, prompt by component."""
-        module = self.modules[kind][layer]
-        base, source = (self._entering(module, tokens) for tokens in (self.base, self.source))
+        site = kind, layer
+        base, source = (self.entering(site, tokens) for tokens in (self.base, self.source))
         total = torch.zeros_like(base)
         for node, weight in zip(*np.polynomial.legendre.leggauss(steps), strict=True):
             point = (base + (node + 1) / 2 * (source - base)).requires_grad_()
-            metric = self._metric(self.base, module, lambda _, point=point: point)
+            metric = self.metric(self.base, {site: lambda _, point=point: point})
             total += weight / 2 * torch.autograd.grad(metric.sum(), point)[0]
         return self._by_component(kind, total * (source - base)).sum(dim=(1, 3))
 
+    def put_in(self, values: Mapping[Site, Tensor], components: list[Component]) -> Edits:
+        """Edits that put in these components' values, of any layers and kinds."""
+
+        def edit(activations: Tensor, site: Site) -> Tensor:
+            changed, kind = activations.clone(), site[0]
+            for component in components:
+                if component[:2] == site:
+                    there = self._by_component(kind, values[site])[:, :, component[2]]
+                    self._by_component(kind, changed)[:, :, component[2]] = there
+            return changed
+
+        return {site: partial(edit, site=site) for site in values}
+
     @torch.no_grad()
-    def _entering(self, module: nn.Module, tokens: Tensor) -> Tensor:
+    def entering(self, site: Site, tokens: Tensor, edits: Edits = NONE) -> Tensor:
+        """What enters a site's output projection; nothing changes what it is given."""
         seen: list[Tensor] = []
 
         def keep(activations: Tensor) -> Tensor:
             seen.append(activations.clone())
             return activations
 
-        self._metric(tokens, module, keep)
+        self.metric(tokens, {**edits, site: keep})
         return seen[0]
 
-    def _metric(
-        self,
-        tokens: Tensor,
-        module: nn.Module | None = None,
-        edit: Callable[[Tensor], Tensor] | None = None,
-    ) -> Tensor:
-        """Each prompt's metric, with what enters one module edited."""
+    def metric(self, tokens: Tensor, edits: Edits = NONE) -> Tensor:
+        """Each prompt's metric, with what enters some sites' output projections edited."""
         with ExitStack() as hooks:
-            if module is not None and edit is not None:
-                hook = module.register_forward_pre_hook(lambda _, inputs: (edit(inputs[0]),))
+            for (kind, layer), edit in edits.items():
+                hook = self.modules[kind][layer].register_forward_pre_hook(
+                    lambda _, inputs, edit=edit: (edit(inputs[0]),)
+                )
                 hooks.callback(hook.remove)
             logits = self.network(tokens).logits[:, -1]
-        return (logits.gather(1, self.labels.tokens) * self.labels.signs).sum(dim=1)
+        return self.pairs.metric(logits, self.pairs.labels)
 
     def _by_component(self, kind: str, activations: Tensor) -> Tensor:
         """(prompt, position, component, size), a view."""
-        return activations.view(*self.base.shape, *((HEADS, -1) if kind == "heads" else (-1, 1)))
+        shape = (self.heads, -1) if kind == "heads" else (-1, 1)
+        return activations.view(*self.base.shape, *shape)

@@ -10,8 +10,8 @@ import warnings
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from analysis.forward.decoder import Decoder, knows
 from analysis.forward.engine import Activations, BaseRun, Chosen, Forward, SiteKey
-from analysis.forward.gpt2 import GPT2Forward, knows
 from analysis.forward.hooks import HookedForward
 from analysis.forward.state import undisturbed
 from analysis.models import TOLERANCE, largest_difference, log_probabilities, random_prompts
@@ -20,13 +20,13 @@ __all__ = ["Activations", "BaseRun", "Chosen", "Forward", "SiteKey", "forward_of
 
 
 def forward_of(model: TransformerBridge) -> Forward:
-    """The fast engine for GPT-2's architecture; hooks, with a warning, for any other."""
+    """The exact engine for architectures that it knows; hooks, with a warning, for any other."""
     if knows(model):
-        forward = GPT2Forward(model)
+        forward = Decoder(model)
         _compare(forward, model)
         return forward
     warnings.warn(
-        f"No fast engine for {model.cfg.architecture} with this configuration: it runs through "
+        f"No exact engine for {model.cfg.architecture} with this configuration: it runs through "
         "hooks (same numbers, slower).",
         stacklevel=2,
     )

@@ -31,6 +31,7 @@ class Forward(ABC):
     layers: int
     device: torch.device
     itemsize: int  # bytes of a number
+    parallel: bool = False  # whether a layer's neurons read nothing of what its heads write
 
     @abstractmethod
     def writes(self, site: SiteKey) -> Float[Tensor, "component size d_model"]:
@@ -111,9 +112,9 @@ class Forward(ABC):
         return [(kind, layer) for layer in range(self.layers) for kind in KINDS]
 
     def sites_after(self, site: SiteKey) -> list[SiteKey]:
-        """Those that a site can change: neurons come after the heads of their layer."""
-        sites = self.sites()
-        return sites[sites.index(site) + 1 :]
+        """Those that a site can change: of its own layer, the neurons after heads in sequence."""
+        later = self.sites()[self.sites().index(site) + 1 :]
+        return [other for other in later if not (self.parallel and other[1] == site[1])]
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ class HookedForward(Forward):
         parameter = next(model.parameters())
         self.device, self.itemsize = parameter.device, parameter.itemsize
         self._weights, self._missing = _read_projections(model)
+        self.parallel = not self._missing and _is_parallel(model)
         # A token's numbers in the residual stream, and in an MLP or its active experts.
         self._d_model, config = model.cfg.d_model, model.cfg
         self._neurons = (config.d_mlp or 4 * config.d_model) * (config.experts_per_token or 1)
@@ -232,6 +233,19 @@ def _run_a_few_tokens(model: TransformerBridge) -> dict[str, Tensor]:
                 f"that read from left to right can be scored, so {_INSTEAD}."
             )
     return seen
+
+
+@torch.no_grad()
+def _is_parallel(model: TransformerBridge) -> bool:
+    """Whether the first layer's MLP sees nothing of what its heads write."""
+    tokens = torch.tensor([[0, 1]], device=next(model.parameters()).device)
+    seen, heads = _hook(("neurons", 0), _IN), _hook(("heads", 0), _OUT)
+
+    def more(written: Tensor, hook: object) -> Tensor:
+        return written + torch.linspace(0, 1, written.shape[-1]).to(written)
+
+    plain, changed = (_run(model, tokens, hooks, {seen})[1] for hooks in ((), [(heads, more)]))
+    return torch.equal(plain[seen], changed[seen])
 
 
 def _weights(model: TransformerBridge, kind: Kind, seen: dict[str, Tensor]) -> Weights:

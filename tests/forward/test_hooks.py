@@ -1,4 +1,4 @@
-"""Models that the fast engine does not know: the same numbers, through hooks."""
+"""Models that the exact engine does not know: the same numbers, through hooks."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def loaded(tmp_path_factory):
 
 
 def test_scaled_attention_is_no_plain_gpt2():
-    """A GPT-2 whose attention is scaled by the layer's number must not take the fast engine."""
+    """A GPT-2 whose attention is scaled by the layer's number must not take the exact engine."""
     config = GPT2Config(
         vocab_size=150, n_layer=2, n_head=2, n_embd=8, scale_attn_by_inverse_layer_idx=True
     )
@@ -120,10 +120,11 @@ def test_a_component_put_in_is_its_change_written(loaded, name):
 def test_a_trace_without_a_change_is_the_run(loaded, name):
     engine = HookedForward(loaded(name))
     base, _ = two_runs(engine)
-    for number, site in enumerate(engine.sites()):
+    assert engine.parallel == (name == "Pythia")
+    for site in engine.sites():
         nothing = torch.zeros(2, 3, engine.model.cfg.d_model)
         traced = dict(engine.trace(base, site, nothing))
-        assert list(traced) == engine.sites()[number + 1 :]
+        assert list(traced) == engine.sites_after(site)
         for later, activations in traced.items():
             torch.testing.assert_close(activations, base.activations[later], rtol=1e-5, atol=1e-5)
 

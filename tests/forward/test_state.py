@@ -57,7 +57,7 @@ def pairs(model):
     return load_task("gender-bias", model, n=3)
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:No fast engine")
+pytestmark = pytest.mark.filterwarnings("ignore:No exact engine")
 
 
 def doubled(*arguments):

@@ -97,7 +97,7 @@ def configured(directory: Path, to: Path, **settings) -> TransformerBridge:
     return load_model(to)
 
 
-@pytest.mark.filterwarnings("ignore:No fast engine")
+@pytest.mark.filterwarnings("ignore:No exact engine")
 @pytest.mark.parametrize(
     "settings",
     [
@@ -126,7 +126,7 @@ def test_the_same_weights_under_another_configuration_are_another_model(
         activation_patching(other, pairs, checkpoints=tmp_path / "runs")
 
 
-@pytest.mark.filterwarnings("ignore:No fast engine")
+@pytest.mark.filterwarnings("ignore:No exact engine")
 def test_the_scaled_testbeds_numbers_are_its_own(results, testbed, tmp_path):
     """The figures of the report of this fault."""
     scaled = configured(
