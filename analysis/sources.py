@@ -4,8 +4,7 @@ A directory is that directory, whatever it is called. Nothing is drawn at random
 that a checkpoint lacks.
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,41 +14,60 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GgufConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from analysis import paths
+from analysis import gguf_files, paths
+from analysis.faults import explained
 
 _HUB_NAMES = {"gpt2-small": "gpt2"}
 _POINTER = b"version https://git-lfs"
 
 
 class Source(NamedTuple):
-    """A model's name as it was given, and where its files are: a directory or a hub id."""
+    """A model's name as it was given, and where its files are: a directory or a hub id.
+
+    `gguf` is the file in that directory that holds everything, where there is one.
+    """
 
     name: str
     place: Path | str
+    gguf: str | None = None
 
     @property
-    def reading(self) -> dict[str, bool]:
+    def reading(self) -> dict[str, Any]:
         """How transformers reads it: a directory never asks the hub, and no code of it is run."""
-        return {"local_files_only": isinstance(self.place, Path), "trust_remote_code": False}
+        local = isinstance(self.place, Path)
+        file = {"gguf_file": self.gguf} if self.gguf else {}
+        return {"local_files_only": local, "trust_remote_code": False, **file}
 
 
 def find(name: str | Path) -> Source:
-    """A directory of that name if there is one, else a testbed, else an id on the model hub."""
+    """A directory or GGUF file of that name if there is one, else a model that can be had offline.
+
+    Else it is an id on the model hub.
+    """
     if not isinstance(name, str | Path) or not str(name).strip():
         raise ValueError(
             f"A model's name was expected and {name!r} was given: name a testbed "
-            f"({either(available_testbeds())}), a directory with a checkpoint, or a hub id."
+            f"({either(available_testbeds())}), {either(list(gguf_files.PACKAGES))}, a directory "
+            "with a checkpoint, a .gguf file, or a hub id."
         )
     path = Path(name).expanduser()
     if path.is_dir():
         return Source(str(name), path.resolve())
+    if path.is_file() and path.suffix == ".gguf":
+        return _in_file(str(name), path.resolve())
     if path.is_file():
-        raise ValueError(f"{str(name)!r} is a file: name the directory of the checkpoint.")
+        raise ValueError(
+            f"{str(name)!r} is a file: name the directory of the checkpoint, or a .gguf file."
+        )
+    if str(name) in gguf_files.PACKAGES:
+        return _in_file(str(name), gguf_files.packaged(str(name)))
     if str(name) in available_testbeds():
         return Source(str(name), paths.MODELS / name)
     return Source(str(name), _HUB_NAMES.get(str(name), str(name)))
@@ -60,19 +78,28 @@ def available_testbeds() -> list[str]:
     return sorted(path.parent.name for path in paths.MODELS.glob("*/config.json"))
 
 
+def _in_file(name: str, path: Path) -> Source:
+    return Source(name, path.parent, path.name)
+
+
 def read_config(source: Source) -> PretrainedConfig:
     """The configuration, of an architecture that the bridge reads from left to right."""
-    if isinstance(source.place, Path):
+    if isinstance(source.place, Path) and source.gguf:
+        gguf_files.check(source.name, source.place / source.gguf)
+        fault = gguf_files.damaged(source.name)
+    elif isinstance(source.place, Path):
         _check_files(source.name, source.place)
         fault = f"{source.name!r} holds no model, its config.json is broken or of an unknown kind"
     else:
         fault = (
-            f"Model {source.name!r} not found: there is no such directory here, and the model hub "
-            f"has no such model or cannot be reached; {either(available_testbeds())} are "
+            f"Model {source.name!r} not found: there is no such directory or file here, and the "
+            f"model hub has no such model or cannot be reached; {either(available_testbeds())} are "
             "available offline."
         )
     with explained(fault, why=isinstance(source.place, Path)):
         config = AutoConfig.from_pretrained(str(source.place), **source.reading)
+    if source.gguf:  # which does not say what transformers calls it
+        config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type, "")]
     architecture = architecture_of(config)
     left_to_right = architecture.endswith(("LMHeadModel", "ForCausalLM"))
     if not left_to_right or architecture not in SUPPORTED_ARCHITECTURES:
@@ -94,13 +121,16 @@ def read_network(source: Source, config: PretrainedConfig) -> PreTrainedModel:
 
     Attention is computed as it is written ("eager"), as the bridge does, so that both compare.
     """
-    with explained(f"The weights of {source.name!r} cannot be read"):
+    # Else transformers takes what it read for quantised, and would neither train it nor save it.
+    ordinary = {"quantization_config": GgufConfig(dequantize=True)} if source.gguf else {}
+    with explained(f"The weights of {source.name!r} cannot be read"), gguf_files.silent():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(source.place),
             config=config,
             dtype=torch.float32,
             attn_implementation="eager",
             output_loading_info=True,
+            **ordinary,
             **source.reading,
         )
     network, report = loaded
@@ -138,23 +168,14 @@ def read_tokenizer(source: Source) -> PreTrainedTokenizerBase:
             tokenizer = AutoTokenizer.from_pretrained(str(source.place), **source.reading)
     if set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids):
         raise ValueError(f"{missing}.")  # transformers made an empty one out of nothing
+    if isinstance(source.place, Path) and source.gguf:
+        gguf_files.split_digits(source.place / source.gguf, tokenizer)
     return tokenizer
 
 
 def either(names: Sequence[str]) -> str:
     """Names to choose from, in a sentence."""
     return " or ".join(repr(name) for name in names)
-
-
-@contextmanager
-def explained(fault: str, why: bool = True) -> Iterator[None]:
-    """Whatever another library raises is this fault, and `why` the first line of what it said."""
-    try:
-        yield
-    except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
-        raise ValueError(f"{fault}: {said}" if why else fault) from error
 
 
 def _check_files(name: str, directory: Path) -> None:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import hypothesis
 import jaxtyping
+import llama_file
 import pytest
 import torch
 from transformer_lens.model_bridge import TransformerBridge
@@ -27,6 +28,7 @@ from transformers import (
 )
 
 from analysis import load_model, paths
+from analysis.gguf_files import packaged
 from analysis.metrics import Labels, Metric, Readout
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +42,28 @@ hypothesis.settings.load_profile("project")
 @pytest.fixture(scope="session")
 def testbed() -> TransformerBridge:
     return load_model("testbed")
+
+
+@pytest.fixture(scope="session")
+def llama_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random Llama as a GGUF file, whose tokenizer splits digits."""
+    path = tmp_path_factory.mktemp("llama") / "llama.gguf"
+    return llama_file.write(path, llama_file.random_llama())
+
+
+@pytest.fixture(scope="session")
+def llama(llama_path: Path) -> TransformerBridge:
+    return load_model(llama_path)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> TransformerBridge:
+    """The real language model. It takes half a minute: its tests are in one file, one process."""
+    try:
+        packaged("smollm2")
+    except ValueError as missing:
+        pytest.skip(str(missing))
+    return load_model("smollm2")
 
 
 @pytest.fixture
