@@ -18,7 +18,8 @@ __all__ = ["AVAILABLE", "TASKS", "Example", "PromptPairs", "Task", "load_task"]
 
 _modules = [import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)]
 AVAILABLE = {module.TASK.name: module.TASK for module in _modules if hasattr(module, "TASK")}
-"""Every task by its name: what a file of this folder calls `TASK`."""
+AVAILABLE |= {task.variant.name: task for task in AVAILABLE.values() if task.variant}
+"""Every task by its name, or its variant's: what a file of this folder calls `TASK`."""
 
 _STUDIED = ("ioi", "greater-than", "gender-bias", "capital-country")
 TASKS = {name: AVAILABLE[name] for name in _STUDIED}
@@ -37,7 +38,8 @@ def load_task(
 
     The same seed gives the same prompts, and a smaller n a prefix of a larger one. Whatever is
     not of equal length under this tokenizer, or whose label is not a single token after its
-    prompt, is left out and counted.
+    prompt, is left out and counted. Where a tokenizer splits years into digits, greater-than is
+    about the next digit alone, and the pairs say so: their task is `greater-than by digits`.
 
     Args:
         name_or_path: a name of `AVAILABLE`, such as `ioi`, or a path to a CSV file
@@ -70,5 +72,7 @@ def load_task(
         one_of("split", split, SPLITS)
         task = AVAILABLE[name]
         one_of(f"corruption for {name}", corruption, task.corruptions)
-        candidates = task.examples(Random(f"{name}/{whole('seed', seed)}"), split, corruption)
-        return build_pairs(name, task.metric, candidates, model, n, task.first_token)
+        random = Random(f"{task.name}/{whole('seed', seed)}")
+        task = task.under(model)
+        candidates = task.examples(random, split, corruption)
+        return build_pairs(task.name, task.metric, candidates, model, n, task.first_token)

@@ -8,6 +8,8 @@ from hashlib import sha256
 from random import Random
 from typing import Any
 
+from transformer_lens.model_bridge import TransformerBridge
+
 from analysis import paths
 from analysis.metrics import Metric
 
@@ -39,7 +41,8 @@ class Task:
 
     `examples(random, split, corruption)` yields, for every clean prompt of a split in random
     order, its possible examples: the first that a tokenizer allows is used. With `first_token`, a
-    label stands for its first token after the prompt, else it must be a single one.
+    label stands for its first token after the prompt, else it must be a single one. A `variant` is
+    another task, loaded in this one's place with the models whose tokenizers it `is_for`.
 
     Examples:
         >>> from random import Random
@@ -54,6 +57,12 @@ class Task:
     examples: Callable[[Random, str, str], Iterator[Iterable[Example]]]
     corruptions: tuple[str, ...] = ("hard",)
     first_token: bool = False
+    variant: "Task | None" = None
+    is_for: Callable[[TransformerBridge], bool] = lambda model: True
+
+    def under(self, model: TransformerBridge) -> "Task":
+        """This task, or its variant where that is for this model's tokenizer."""
+        return self.variant if self.variant and self.variant.is_for(model) else self
 
 
 @cache

@@ -1,0 +1,32 @@
+"""Greater-than where a tokenizer splits years into digits: another task, and said to be."""
+
+from analysis import load_task
+
+
+def test_greater_than_is_read_digit_by_digit(llama):
+    pairs = load_task("greater-than", llama, n=40)
+    assert pairs.task == "greater-than by digits" and "by digits" in repr(pairs)
+    for clean, corrupted, right, wrong in zip(
+        pairs.clean, pairs.corrupted, pairs.right, pairs.wrong, strict=True
+    ):
+        century, tens = clean.split(" year ")[1][:2], int(clean.split(" year ")[1][2])
+        assert 2 <= tens <= 8 and f"year {century}01 to" in corrupted
+        assert clean.endswith(f" year {century}") and corrupted.endswith(f" year {century}")
+        assert [int(digit) for digit in right] == list(range(tens + 1, 10))
+        assert [int(digit) for digit in wrong] == list(range(tens))
+    pairs.check(llama)
+
+
+def test_either_name_of_greater_than_gives_the_task_that_the_tokenizer_allows(llama, testbed):
+    for model, task in ((llama, "greater-than by digits"), (testbed, "greater-than")):
+        both = [load_task(name, model, n=5) for name in ("greater-than", "greater-than by digits")]
+        assert {pairs.task for pairs in both} == {task}
+        assert both[0].clean == both[1].clean
+
+
+def test_the_digits_prompts_are_those_of_the_whole_task(llama, testbed):
+    whole = load_task("greater-than", testbed)
+    some = load_task("greater-than", llama)
+    tens = [int(text.split(" year ")[1][2]) for text in whole.clean]
+    expected = [text for text, digit in zip(whole.clean, tens, strict=True) if 2 <= digit <= 8]
+    assert some.clean == expected
