@@ -11,6 +11,7 @@ import polars as pl
 from typer import Argument, Option, Typer, echo
 
 from analysis import paths
+from analysis.checks import one_of
 
 app = Typer(
     help="Compute the report's studies, and measure and train what it uses.",
@@ -92,3 +93,18 @@ def train(
     directory = train_model(paths.MODELS / name, seed)
     write_card(directory)
     echo(f"{name} is trained: {os.path.relpath(directory / 'README.md')} says how well.")
+
+
+@app.command()
+def card(
+    name: Annotated[str, Argument(help="A model that comes in a package: smollm2.")],
+) -> None:
+    """Write the card of a language model: what it is, and how well it does the tasks."""
+    if not paths.IN_CLONE:
+        raise ValueError("card needs a clone of the project, whose data/models it writes to.")
+    from analysis.gguf_files import PACKAGES
+    from analysis.model_card import write_card
+
+    one_of("model in a package", name, PACKAGES)
+    write_card(name)
+    echo(f"{os.path.relpath(paths.MODELS / name / 'README.md')} says how well {name} does.")

@@ -23,7 +23,7 @@ COMMANDS = [command.callback.__name__ for command in cli.app.registered_commands
 def test_help_names_the_commands():
     result = runner.invoke(cli.app, ["--help"])
     assert result.exit_code == 0
-    assert set(COMMANDS) == {"run", "bench", "train"}
+    assert set(COMMANDS) == {"run", "bench", "train", "card"}
     for command in COMMANDS:
         assert command in result.output
     assert "README.md" in result.output and "completion" not in result.output
@@ -41,6 +41,7 @@ def test_every_commands_help_explains_each_argument(command):
     ("arguments", "what_is_missing"),
     [
         (["train", "small", "--seed", "3"], "a clone of the project"),
+        (["card", "smollm2"], "a clone of the project"),
         (["bench"], "pip install"),
     ],
 )
@@ -90,6 +91,7 @@ def said(monkeypatch, tmp_path):
         (["run", "--model", ""], "n=|name was expected"),
         (["run", "--model", "../../nowhere"], "not found"),
         (["train", "../elsewhere", "--seed", "1"], "'../elsewhere'.*letters"),
+        (["card", "testbed"], "'testbed'.*'smollm2'"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(said, arguments, message):
