@@ -283,6 +283,11 @@ def _matrices(a: ArrayLike, b: ArrayLike) -> tuple[Rows, Rows]:
             "Two arrays of the same shape (prompt, component...) with at least one prompt are "
             f"expected, not {first.shape} and {second.shape}."
         )
+    if np.isnan(first).any() or np.isnan(second).any():
+        raise ValueError(
+            "Scores that are not there (NaN) were given: compare the components that both sides "
+            "have, such as scores.heads[:, layers, indices]."
+        )
     return first.reshape(len(first), -1), second.reshape(len(second), -1)
 
 

@@ -10,9 +10,11 @@ Direction = Literal["noising", "denoising"]
 Baseline = Literal["source", "zero", "mean"]
 Rule = Literal["gauss-legendre", "left", "right", "midpoint", "trapezoid"]
 Path = Literal["layer-joint", "single"]
+Ends = Literal["base", "both"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 RULES: tuple[Rule, ...] = get_args(Rule)
 PATHS: tuple[Path, ...] = get_args(Path)
+ENDS: tuple[Ends, ...] = get_args(Ends)

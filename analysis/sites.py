@@ -6,7 +6,7 @@ one layer's heads or neurons in a part's base run. Every method is a function of
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -16,7 +16,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.checks import made_by, one_of, whole
 from analysis.choices import BASELINES, DIRECTIONS, KINDS, Baseline, Direction, Kind
-from analysis.forward import Activations, BaseRun, Forward, forward_of, undisturbed
+from analysis.forward import Activations, BaseRun, Forward, SiteKey, forward_of, undisturbed
+from analysis.forward.engine import Gradients
 from analysis.metrics import Readout, name_of
 from analysis.tasks import PromptPairs
 
@@ -44,7 +45,8 @@ class Site:
     `difference` is Δa, what changes each activation to the baseline's; `writes` are the output
     weights W; `resume` gives the metric after adding a change to what the site writes; `base` is
     the metric without any. `batch` says how many changes `resume` should be given at once, and
-    `gradient_batch` how many if it is to be differentiated.
+    `gradient_batch` how many if it is to be differentiated. `whole` says whether these are all of
+    the layer's components.
     """
 
     kind: Kind
@@ -55,6 +57,19 @@ class Site:
     resume: Callable[[Tensor], Tensor]  # (*batch, prompt, changed, d_model) -> (*batch, prompt)
     batch: int
     gradient_batch: int
+    whole: bool = True
+
+    @property
+    def key(self) -> SiteKey:
+        """Its kind and layer."""
+        return self.kind, self.layer
+
+    def select(self, components: list[int]) -> "Site":
+        """The site of some of its components: the others stay as they are."""
+        if components == [*range(len(self.writes))]:
+            return self
+        difference, writes = self.difference[:, :, components], self.writes[components]
+        return replace(self, difference=difference, writes=writes, whole=False)
 
     def changes(self, gradient: bool = False) -> Iterator[Float[Tensor, "component _ _ d_model"]]:
         """Δa W (component, prompt, changed, d_model), what each alone writes more, in batches."""
@@ -83,18 +98,24 @@ class Part:
 
     def sites(self, kinds: tuple[Kind, ...] = KINDS) -> Iterator[Site]:
         """Every layer's heads, neurons, or both."""
-        base = self.measure(self.base)
-        for key, activations in self.base.activations.items():
-            if key[0] in kinds:
-                yield Site(
-                    *key,
-                    difference=self.values[key] - activations,
-                    writes=self.base.forward.writes(key),
-                    base=base,
-                    resume=partial(self.base.forward.resume, self.base, key, readout=self.readout),
-                    batch=self.batch(gradient=False),
-                    gradient_batch=self.batch(gradient=True),
-                )
+        return (self.site(key) for key in self.base.activations if key[0] in kinds)
+
+    def site(self, key: SiteKey) -> Site:
+        """One layer's heads or neurons."""
+        return Site(
+            *key,
+            difference=self.values[key] - self.base.activations[key],
+            writes=self.base.forward.writes(key),
+            base=self.measure(self.base),
+            resume=partial(self.base.forward.resume, self.base, key, readout=self.readout),
+            batch=self.batch(gradient=False),
+            gradient_batch=self.batch(gradient=True),
+        )
+
+    def gradients(self) -> Gradients:
+        """∂m/∂r just after each site in the base run, from one pass for all of them."""
+        nothing = torch.zeros_like(self.base.embedded)
+        return self.base.forward.gradients(self.base, nothing, self.readout)
 
     def measure(self, run: BaseRun) -> Float[Tensor, " prompt"]:
         """The metric of one of the two runs."""

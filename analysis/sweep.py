@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +19,32 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.checks import folder, some_of
 from analysis.choices import KINDS, Baseline, Direction, Kind
+from analysis.components import Components, chosen_components
+from analysis.forward import Forward, SiteKey
 from analysis.models import fingerprint
 from analysis.provenance import PROVENANCE, Provenance
 from analysis.scores import Scores
-from analysis.sites import Plan, Site, engine
+from analysis.sites import Part, Plan, Site, engine
 from analysis.tasks import PromptPairs
 from analysis.version import ALGORITHM
 
+Scorer = Callable[[Site], Float[Tensor, "prompt component"]]
 Unit = dict[str, Tensor]
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
 
 
 @dataclass(frozen=True)
 class Method:
-    """What a method is: its scores of one site."""
+    """What a method is: for each part, a function that scores its sites.
+
+    What a part's sites share is computed once, when the part's function is asked for.
+    """
 
     name: str
-    score: Callable[[Site], Float[Tensor, "prompt component"]]
+    scorer: Callable[[Part], Scorer]
     runs: Callable[[int], int]  # how often it resumes a site of so many components
     settings: dict[str, str | int] = field(default_factory=dict)  # such as the number of steps
+    gaps: bool = True  # whether it measures them, by one run more of each layer and kind
 
 
 def sweep(
@@ -50,48 +57,62 @@ def sweep(
     memory: int,
     progress: bool | None,
     checkpoints: str | Path | None,
+    components: Components | None = None,
 ) -> Scores:
-    """Scores of every component of every layer on every prompt; raises as `Plan` does."""
+    """Scores of every component, or of those asked for, on every prompt.
+
+    Raises as `Plan` and `chosen_components` do.
+    """
     some_of("kind", kinds, KINDS)
-    choices = method.name, method.settings, direction, baseline, memory
     with engine(model, pairs) as forward:
+        chosen = chosen_components(components, kinds, forward)
         plan = Plan(forward, pairs, direction, baseline, memory)
+        asked = {} if components is None else {"components": [*chosen.items()]}
+        choices = method.name, method.settings | asked, direction, baseline, memory
         finished = Checkpoints(checkpoints, model, pairs, *choices)
-        scores = _empty(method, plan, kinds)
-        runs = {kind: method.runs(forward.components(kind)) + 1 for kind in kinds}
-        total = plan.work * sum(runs.values())
+        scores = _empty(method, plan, {kind for kind, _ in chosen})
+        runs = {site: _runs(method, forward, site, some) for site, some in chosen.items()}
+        total = plan.tokens * sum((forward.layers - site[1]) * runs[site] for site in runs)
         with progress_bar(f"{method.name} {pairs.task}", total, progress) as bar:
             for part in plan.parts():
-                rows = plan.rows(part)
+                rows, scorer = plan.rows(part), cache(partial(method.scorer, part))
                 scores.base[rows] = part.measure(part.base).float().cpu()
                 scores.source[rows] = part.measure(part.source).float().cpu()
-                for site in part.sites(kinds):
-                    work = part.work(site.layer)
-                    score = partial(_score, method, site, bar, work)
+                for key, some in chosen.items():
+                    site, work = part.site(key).select(some), part.work(key[1])
+                    score = partial(_score, method, scorer, site, bar, work)
                     name = f"{site.kind}-{site.layer}-{part.prompts[0]}"
-                    unit = finished.keep(name, bar, work * runs[site.kind], score)
-                    scores.of(site.kind)[rows, site.layer] = unit["values"]
+                    unit = finished.keep(name, bar, work * runs[key], score)
+                    scores.of(site.kind)[rows[:, None], site.layer, some] = unit["values"]
                     scores.gaps(site.kind)[rows, site.layer] = unit["gap"]
     return scores
 
 
-def _empty(method: Method, plan: Plan, kinds: tuple[Kind, ...]) -> Scores:
+def _runs(method: Method, forward: Forward, site: SiteKey, components: list[int]) -> int:
+    """How often a site is resumed: by the method, and once for the gap where it is measured."""
+    measured = method.gaps and len(components) == forward.components(site[0])
+    return method.runs(len(components)) + measured
+
+
+def _empty(method: Method, plan: Plan, kinds: set[Kind]) -> Scores:
+    """Scores that are all missing: NaN, as what is not asked for or not measured stays."""
     prompts, layers, forward = len(plan.prompts), plan.forward.layers, plan.forward
     heads, neurons = (forward.components(kind) if kind in kinds else 0 for kind in KINDS)
+    missing = partial(torch.full, fill_value=torch.nan)
     return Scores(
         *(method.name, plan.pairs.task, plan.direction, plan.baseline),
-        heads=torch.zeros(prompts, layers, heads),
-        neurons=torch.zeros(prompts, layers, neurons),
-        heads_gap=torch.zeros(prompts, layers),
-        neurons_gap=torch.zeros(prompts, layers),
-        base=torch.zeros(prompts),
-        source=torch.zeros(prompts),
+        heads=missing((prompts, layers, heads)),
+        neurons=missing((prompts, layers, neurons)),
+        heads_gap=missing((prompts, layers)),
+        neurons_gap=missing((prompts, layers)),
+        base=missing((prompts,)),
+        source=missing((prompts,)),
         prompts=plan.prompts,
         left_out=len(plan.pairs) - prompts,
     )
 
 
-def _score(method: Method, site: Site, bar: tqdm, work: int) -> Unit:
+def _score(method: Method, scorer: Callable[[], Scorer], site: Site, bar: tqdm, work: int) -> Unit:
     """A unit's scores, and how far they are from summing to what the whole layer does."""
 
     def resume(change: Float[Tensor, "*batch prompt changed d_model"]) -> Tensor:
@@ -99,13 +120,12 @@ def _score(method: Method, site: Site, bar: tqdm, work: int) -> Unit:
         bar.update(work * change.shape[:-3].numel())
         return metric
 
-    values = method.score(replace(site, resume=resume))
-    with torch.no_grad():
-        joint = resume(site.joint_change()) - site.base
-    return {
-        "values": values.float().cpu().contiguous(),
-        "gap": (values.sum(dim=1) - joint).float().cpu(),
-    }
+    values = scorer()(replace(site, resume=resume))
+    gap = torch.full_like(site.base, torch.nan)
+    if method.gaps and site.whole:
+        with torch.no_grad():
+            gap = values.sum(dim=1) - (resume(site.joint_change()) - site.base)
+    return {"values": values.float().cpu().contiguous(), "gap": gap.float().cpu()}
 
 
 def progress_bar(name: str, total: int, progress: bool | None) -> tqdm:

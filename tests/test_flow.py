@@ -26,6 +26,7 @@ ROOMS = [
     "identity",
     "tasks",
     "forward",
+    "components",
     "provenance",
     "scores",
     "sites",

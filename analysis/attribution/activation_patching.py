@@ -8,6 +8,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.choices import KINDS, Baseline, Direction, Kind
+from analysis.components import Components
 from analysis.scores import Scores
 from analysis.sites import MEMORY, Site
 from analysis.sweep import Method, sweep
@@ -20,6 +21,7 @@ def activation_patching(
     direction: Direction = "noising",
     baseline: Baseline = "source",
     kinds: tuple[Kind, ...] = KINDS,
+    components: Components | None = None,
     memory: int = MEMORY,
     progress: bool | None = None,
     checkpoints: str | Path | None = None,
@@ -36,6 +38,9 @@ def activation_patching(
         baseline: what is put in: the other run's activation (`source`), `zero`, or the `mean` of
             the data set's other runs of the same length, per position.
         kinds: `heads`, `neurons` or both; what is left out has no components in the scores.
+        components: which ones to patch, as {"heads": [(layer, index), ...], "neurons": [...]}, with
+            its keys for `kinds`; None patches all. It takes a run for each that is asked for; the
+            others' scores are NaN, and so is the gap of a layer that is not asked for as a whole.
         memory: a bound in bytes on what is held beyond the model, the engine's copy of its layers'
             weights, and the scores; one prompt with one component patched is held at least.
         progress: whether to show a progress bar; None shows one on a terminal.
@@ -43,8 +48,9 @@ def activation_patching(
             that a run with the same arguments goes on there; None keeps nothing.
 
     Raises:
-        ValueError: for an unknown direction or baseline, a model with hooks of your own, pairs of
-            another model's tokenizer, or numbers that are not finite.
+        ValueError: for an unknown direction or baseline, components that the model does not have, a
+            model with hooks of your own, pairs of another model's tokenizer, or numbers that are
+            not finite.
 
     Examples:
         >>> from analysis import activation_patching, load_model, load_task
@@ -57,8 +63,11 @@ def activation_patching(
         >>> print(f"Patching head {layer}.{head} costs {-mean.min():.1f} logits.")
         Patching head 2.6 costs 3.2 logits.
     """
-    method = Method("AP", patch_each, runs=lambda components: components)
-    return sweep(method, model, pairs, direction, baseline, kinds, memory, progress, checkpoints)
+    method = Method("AP", lambda part: patch_each, runs=lambda components: components)
+    return sweep(
+        *(method, model, pairs, direction, baseline, kinds, memory, progress, checkpoints),
+        components=components,
+    )
 
 
 @torch.no_grad()

@@ -11,11 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from analysis.choices import KINDS, Baseline, Direction, Kind
+from analysis.checks import one_of
+from analysis.choices import ENDS, KINDS, Baseline, Direction, Ends, Kind
 from analysis.forward import Forward
 from analysis.scores import Scores
-from analysis.sites import MEMORY, Site
-from analysis.sweep import Method, sweep
+from analysis.sites import MEMORY, Part, Site
+from analysis.sweep import Method, Scorer, sweep
 from analysis.tasks import PromptPairs
 
 
@@ -25,15 +26,24 @@ def attribution_patching(
     direction: Direction = "noising",
     baseline: Baseline = "source",
     kinds: tuple[Kind, ...] = KINDS,
+    ends: Ends = "base",
     memory: int = MEMORY,
     progress: bool | None = None,
     checkpoints: str | Path | None = None,
 ) -> Scores:
-    """Each head's and neuron's effect to first order: one gradient per layer and kind.
+    """Each head's and neuron's effect to first order, from one gradient for all of them.
 
-    attribution(c) = Σ over positions and dimensions of Δa · ∂m/∂a (base), in the metric's units:
-    `integrated_gradients` with one step at the left end of its path. The arguments, and what is
-    raised, are those of `activation_patching`.
+    attribution(c) = Σ over positions and dimensions of Δa · ∂m/∂a, in the metric's units. On each
+    prompt it takes both runs, a third with a graph, and one pass back.
+
+    Args:
+        ends: where the gradient is taken. `base` is the base run: `integrated_gradients` with one
+            step at the left end of its path. `both` is the mean of the path's two ends, the base
+            run and that run with the layer at the baseline: the trapezoid rule in two steps. The
+            second end is another run for each layer and kind, so it takes a pass for each.
+
+    The other arguments, and what is raised, are those of `activation_patching`. Gaps are NaN, as
+    measuring them takes a run for each layer and kind, which `integrated_gradients` does.
 
     Examples:
         >>> from analysis import attribution_patching, load_model, load_task
@@ -42,13 +52,31 @@ def attribution_patching(
         >>> atp.heads.shape, atp.neurons.shape
         (torch.Size([2, 4, 8]), torch.Size([2, 4, 768]))
     """
-    method = Method("AtP", differentiate, runs=lambda components: 1)
+    one_of("ends", ends, ENDS)
+    method = Method(
+        "AtP" if ends == "base" else "AtP at both ends",
+        differentiate if ends == "base" else differentiate_at_both_ends,
+        runs=lambda components: 1,
+        gaps=False,
+    )
     return sweep(method, model, pairs, direction, baseline, kinds, memory, progress, checkpoints)
 
 
-def differentiate(site: Site) -> Float[Tensor, "prompt component"]:
-    """Every component of a site by the gradient at the base."""
-    return along(site, gradient(site, torch.zeros_like(site.joint_change())))
+def differentiate(part: Part) -> Scorer:
+    """Every component of every site by the gradient at the base."""
+    gradients = part.gradients()
+    return lambda site: along(site, gradients[site.key])
+
+
+def differentiate_at_both_ends(part: Part) -> Scorer:
+    """By the mean gradient at the base, and with all of the site's components at the baseline."""
+    gradients = part.gradients()
+
+    def score(site: Site) -> Float[Tensor, "prompt component"]:
+        other_end = gradient(site, site.joint_change())
+        return along(site, (gradients[site.key] + other_end) / 2)
+
+    return score
 
 
 def along(

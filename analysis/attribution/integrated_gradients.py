@@ -65,7 +65,7 @@ def integrated_gradients(
     score = integrate_jointly if path == "layer-joint" else integrate_each
     method = Method(
         "IG",
-        partial(score, nodes=nodes, weights=weights),
+        lambda part: partial(score, nodes=nodes, weights=weights),
         runs=lambda components: steps * (components if path == "single" else 1),
         settings={"steps": steps, "rule": rule, "path": path},
     )

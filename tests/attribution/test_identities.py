@@ -7,13 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.attribution.activation_patching import patch_each
-from analysis.attribution.attribution_patching import differentiate
+from analysis.attribution.attribution_patching import along, gradient
 from analysis.attribution.integrated_gradients import integrate_each, integrate_jointly
 from analysis.attribution.quadrature import quadrature
+from analysis.sites import Site
 
 NODES = quadrature("gauss-legendre", 16)
 numbers = st.floats(-2, 2).map(lambda x: round(x, 3))
 vectors = st.lists(numbers, min_size=3, max_size=3)
+
+
+def differentiate(site: Site) -> torch.Tensor:
+    """AtP of a site by itself."""
+    return along(site, gradient(site, torch.zeros_like(site.joint_change())))
 
 
 def close(actual: torch.Tensor, expected: list[float]) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 from analysis import (
     PromptPairs,
@@ -18,10 +19,11 @@ from analysis import (
     load_task,
 )
 from analysis.attribution.activation_patching import patch_each
-from analysis.attribution.attribution_patching import differentiate
+from analysis.attribution.attribution_patching import along, gradient
 from analysis.bench.workloads import Shape, random_pairs
 from analysis.choices import BASELINES, DIRECTIONS, KINDS
 from analysis.forward import forward_of
+from analysis.forward.decoder import Decoder
 from analysis.sites import Plan
 
 METHODS = (activation_patching, attribution_patching, integrated_gradients)
@@ -48,8 +50,19 @@ def same(first: Scores, second: Scores, tolerance: float = 1e-4) -> None:
     scale = max(first.base.abs().max(), first.source.abs().max()).item()
     for name in ("heads", "neurons", "heads_gap", "neurons_gap", "base", "source"):
         torch.testing.assert_close(
-            getattr(first, name), getattr(second, name), rtol=0, atol=tolerance * scale
+            getattr(first, name),
+            getattr(second, name),
+            rtol=0,
+            atol=tolerance * scale,
+            equal_nan=True,
         )
+
+
+def same_scores(first: Scores, second: Scores) -> None:
+    """Of methods that measure gaps and that don't."""
+    scale = max(first.base.abs().max(), first.source.abs().max()).item()
+    for kind in KINDS:
+        torch.testing.assert_close(first.of(kind), second.of(kind), rtol=0, atol=1e-6 * scale)
 
 
 @settings(max_examples=12)
@@ -127,9 +140,53 @@ def test_single_path_ig_is_ap(tiny, mixed):
 def test_atp_is_one_left_step_of_ig(tiny, mixed, scored, direction, baseline):
     chosen = {"direction": direction, "baseline": baseline}
     atp, ig = scored(attribution_patching, **chosen), scored(integrated_gradients, **chosen)
-    same(atp, integrated_gradients(tiny, mixed, steps=1, rule="left", **chosen), tolerance=1e-6)
+    same_scores(atp, integrated_gradients(tiny, mixed, steps=1, rule="left", **chosen))
     assert (atp.heads - ig.heads).abs().max() > 1e-3, "the path's other points count"
     assert (atp.method, atp.direction, atp.baseline) == ("AtP", direction, baseline)
+
+
+@pytest.mark.parametrize("baseline", ["source", "zero"])
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_atp_at_both_ends_is_the_trapezoid_rule_in_two_steps(tiny, mixed, direction, baseline):
+    chosen = {"direction": direction, "baseline": baseline}
+    both = attribution_patching(tiny, mixed, ends="both", **chosen)
+    same_scores(both, integrated_gradients(tiny, mixed, steps=2, rule="trapezoid", **chosen))
+    assert both.method == "AtP at both ends"
+
+
+def test_atp_measures_no_gap(scored):
+    atp = scored(attribution_patching)
+    assert atp.heads_gap.isnan().all() and atp.neurons_gap.isnan().all()
+
+
+@pytest.mark.parametrize("kinds", [KINDS, ("heads",)])
+def test_atp_takes_two_runs_and_one_pass_forward_and_back(tiny, mixed, monkeypatch, kinds):
+    """For each part, whatever the number of layers and kinds."""
+    called = []
+
+    def counting(name, original):
+        return lambda *arguments: called.append(name) or original(*arguments)
+
+    for name in ("run", "gradients", "resume"):
+        monkeypatch.setattr(Decoder, name, counting(name, getattr(Decoder, name)))
+    monkeypatch.setattr("analysis.forward._compare", lambda forward, model: None)
+    attribution_patching(tiny, mixed, kinds=kinds)
+    parts = called.count("gradients")
+    assert parts > 1 and called == ["run", "run", "gradients"] * parts
+
+
+def test_atp_of_everything_costs_at_most_six_forward_passes(testbed, monkeypatch):
+    """In operations, which hooks count; from zero, where every position changes."""
+    monkeypatch.setattr("analysis.forward.state._check_hooks", lambda model: None)
+    pairs = load_task("ioi", testbed, n=1)
+    with FlopCounterMode(display=False) as comparing:
+        forward = forward_of(testbed)
+    with FlopCounterMode(display=False) as once:
+        forward.run(pairs.clean_tokens[0][None])
+    with FlopCounterMode(display=False) as everything:
+        attribution_patching(testbed, pairs, baseline="zero")
+    forwards = everything.get_total_flops() - comparing.get_total_flops()
+    assert 3 <= forwards / once.get_total_flops() <= 6
 
 
 def test_all_methods_agree_where_the_metric_is_linear(tiny, mixed):
@@ -139,8 +196,9 @@ def test_all_methods_agree_where_the_metric_is_linear(tiny, mixed):
     direction = torch.randn(site.writes.shape[-1], generator=torch.manual_seed(0))
     linear = replace(site, resume=lambda change: site.base + change[..., -1, :] @ direction)
     expected = (site.difference[:, -1] * (site.writes @ direction)).sum(dim=2)
-    for score in (patch_each, differentiate):
-        torch.testing.assert_close(score(linear), expected, rtol=1e-4, atol=1e-4)
+    at_base = gradient(linear, torch.zeros_like(linear.joint_change()))
+    for scores in (patch_each(linear), along(linear, at_base)):
+        torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_gap_is_the_sum_less_the_joint_effect(testbed):
