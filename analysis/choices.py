@@ -11,6 +11,7 @@ Baseline = Literal["source", "zero", "mean"]
 Rule = Literal["gauss-legendre", "left", "right", "midpoint", "trapezoid"]
 Path = Literal["layer-joint", "single"]
 Ends = Literal["base", "both"]
+Repair = Literal["qk-fix", "grad-drop"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
@@ -18,3 +19,4 @@ BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 RULES: tuple[Rule, ...] = get_args(Rule)
 PATHS: tuple[Path, ...] = get_args(Path)
 ENDS: tuple[Ends, ...] = get_args(Ends)
+REPAIRS: tuple[Repair, ...] = get_args(Repair)

@@ -112,6 +112,17 @@ class Part:
             gradient_batch=self.batch(gradient=True),
         )
 
+    def select(self, rows: list[int]) -> "Part":
+        """Some of its prompts, by their rows."""
+        return replace(
+            self,
+            prompts=[self.prompts[row] for row in rows],
+            base=self.base.select(rows),
+            source=self.source.select(rows),
+            readout=Readout(self.readout.metric, self.readout.labels[torch.tensor(rows)]),
+            values={key: of if len(of) == 1 else of[rows] for key, of in self.values.items()},
+        )
+
     def gradients(self) -> Gradients:
         """∂m/∂r just after each site in the base run, from one pass for all of them."""
         nothing = torch.zeros_like(self.base.embedded)

@@ -205,6 +205,7 @@ RUNS = {
     "AP": activation_patching,
     "AtP": attribution_patching,
     "AtP at both ends": partial(attribution_patching, ends="both"),
+    "AtP with repairs": partial(attribution_patching, repairs=("qk-fix", "grad-drop")),
     "AP of some": partial(
         activation_patching, components={"heads": [(2, 1), (0, 3)], "neurons": [(1, 5)]}
     ),

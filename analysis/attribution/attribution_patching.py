@@ -4,16 +4,17 @@ A component acts on what follows only by what it writes to the residual stream, 
 gradient is taken there, and Δa · ∂m/∂a = (Δa W) · ∂m/∂r.
 """
 
+from functools import partial
 from pathlib import Path
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from analysis.checks import one_of
-from analysis.choices import ENDS, KINDS, Baseline, Direction, Ends, Kind
-from analysis.forward import Forward
+from analysis.attribution.gradients import along, gradient
+from analysis.attribution.repairs import repaired
+from analysis.checks import one_of, some_of
+from analysis.choices import ENDS, KINDS, REPAIRS, Baseline, Direction, Ends, Kind, Repair
 from analysis.scores import Scores
 from analysis.sites import MEMORY, Part, Site
 from analysis.sweep import Method, Scorer, sweep
@@ -27,6 +28,7 @@ def attribution_patching(
     baseline: Baseline = "source",
     kinds: tuple[Kind, ...] = KINDS,
     ends: Ends = "base",
+    repairs: tuple[Repair, ...] = (),
     memory: int = MEMORY,
     progress: bool | None = None,
     checkpoints: str | Path | None = None,
@@ -41,6 +43,10 @@ def attribution_patching(
             step at the left end of its path. `both` is the mean of the path's two ends, the base
             run and that run with the layer at the baseline: the trapezoid rule in two steps. The
             second end is another run for each layer and kind, so it takes a pass for each.
+        repairs: AtP*'s two, `analysis.attribution.repairs`: `qk-fix` lets later layers' attention
+            saturate, at the cost of a run for each component; `grad-drop` keeps direct and indirect
+            effects from cancelling, by a pass for each layer, and its scores are sizes, never
+            negative. Both need a fast engine, and `ends="base"`.
 
     The other arguments, and what is raised, are those of `activation_patching`. Gaps are NaN, as
     measuring them takes a run for each layer and kind, which `integrated_gradients` does.
@@ -53,9 +59,14 @@ def attribution_patching(
         (torch.Size([2, 4, 8]), torch.Size([2, 4, 768]))
     """
     one_of("ends", ends, ENDS)
+    some_of("repair", repairs, REPAIRS)
+    if repairs and ends == "both":
+        raise ValueError(f"repairs={repairs!r} was given with ends='both': use ends='base'.")
+    scorer = differentiate if ends == "base" else differentiate_at_both_ends
+    options = ["both ends"] * (ends == "both") + [it for it in REPAIRS if it in repairs]
     method = Method(
-        "AtP" if ends == "base" else "AtP at both ends",
-        differentiate if ends == "base" else differentiate_at_both_ends,
+        f"AtP, {', '.join(options)}" if options else "AtP",
+        partial(repaired, kinds=kinds, repairs=repairs) if repairs else scorer,
         runs=lambda components: 1,
         gaps=False,
     )
@@ -77,21 +88,3 @@ def differentiate_at_both_ends(part: Part) -> Scorer:
         return along(site, (gradients[site.key] + other_end) / 2)
 
     return score
-
-
-def along(
-    site: Site, gradient: Float[Tensor, "prompt changed d_model"]
-) -> Float[Tensor, "prompt component"]:
-    """Σ over positions and dimensions of Δa · ∂m/∂a, given the gradient in the residual stream."""
-    along_writes = torch.einsum("ptd,csd->ptcs", gradient, site.writes)
-    return (site.difference * along_writes).sum(dim=(1, 3))
-
-
-def gradient(
-    site: Site, changes: Float[Tensor, "*batch prompt changed d_model"]
-) -> Float[Tensor, "*batch prompt changed d_model"]:
-    """∂m/∂r after each of these changes of what the site writes."""
-    with torch.enable_grad():
-        points = changes.detach().requires_grad_()
-        (gradients,) = Forward.differentiate(site.resume(points), [points])
-    return gradients

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from analysis.attribution.attribution_patching import along, gradient
+from analysis.attribution.gradients import along, gradient
 from analysis.attribution.quadrature import quadrature
 from analysis.checks import one_of
 from analysis.choices import KINDS, PATHS, Baseline, Direction, Kind, Rule

@@ -25,6 +25,8 @@ from analysis.forward.engine import (
     Chosen,
     Forward,
     Gradients,
+    Pattern,
+    Sensitivity,
     SiteKey,
     Traced,
 )
@@ -160,6 +162,43 @@ class Decoder(Forward):
             for site, gradient in zip(after, found, strict=True)
         }
 
+    @torch.enable_grad()
+    def sensitivity(
+        self, run: BaseRun, readout: Readout, dropped: int | None = None
+    ) -> Sensitivity:
+        after: dict[SiteKey, Tensor] = {}
+        patterns: list[Tensor] = []
+        stream = run.embedded.detach().clone().requires_grad_()
+        for layer, block in enumerate(self.blocks):
+            queries, keys, values = self._read(run, layer, stream)
+            patterns.append(block.attention.pattern(queries, keys))
+            moved = patterns[-1] @ block.attention.of_each(values, queries.shape[1])
+            heads = block.write["heads"](moved.transpose(1, 2).flatten(-2))
+            between = stream + (heads.detach() if layer == dropped else heads)
+            read = stream if self.parallel else between
+            neurons = block.write["neurons"](block.mlp(block.mlp_norm(read)))
+            stream = between + (neurons.detach() if layer == dropped else neurons)
+            after["heads", layer] = stream if self.parallel else between
+            after["neurons", layer] = stream
+        metric = self._measure(stream[:, -1], readout)
+        points = {site: of for site, of in after.items() if site[1] != dropped}
+        used = [pattern for layer, pattern in enumerate(patterns) if layer != dropped]
+        found = iter(self.differentiate(metric, [*points.values(), *used]))
+        written = {site: next(found) for site in points}
+        return Sensitivity(
+            {site: written.get(site, torch.zeros_like(run.embedded)) for site in after},
+            [
+                torch.zeros_like(pattern) if layer == dropped else next(found)
+                for layer, pattern in enumerate(patterns)
+            ],
+        )
+
+    def patterns(self, run: BaseRun, layer: int, change: Change) -> Pattern:
+        before = run.embedded if layer == 0 else run.after["neurons", layer - 1]
+        queries, keys, _ = self._read(run, layer, (before + change).flatten(0, -3))
+        pattern = self.blocks[layer].attention.pattern(queries, keys)
+        return pattern.unflatten(0, change.shape[:-2])
+
     def floats_kept(self, length: int, first: int) -> int:
         d_model, neurons = self.embedding.shape[1], self.components("neurons")
         prefix, changed = 2 * first * d_model, (length - first) * (3 * d_model + neurons)
@@ -223,13 +262,18 @@ class Decoder(Forward):
         if site[0] == "neurons":
             stream = stream[:, -1:] if last_only else stream
             return block.mlp(block.mlp_norm(stream)).unsqueeze(-1)
-        normed = block.attention_norm(stream)
-        queries, *here = block.attention.read(normed, run.first, last_only)
-        keys, values = (  # rows share those of their prompts' earlier positions
+        return block.attention.move(*self._read(run, site[1], stream, last_only))
+
+    def _read(
+        self, run: BaseRun, layer: int, stream: Stream, last_only: bool = False
+    ) -> list[Float[Tensor, "row _ _ d_head"]]:
+        """Queries, and the keys and values of all positions: rows share their prompts' earlier."""
+        block = self.blocks[layer]
+        queries, *here = block.attention.read(block.attention_norm(stream), run.first, last_only)
+        return [queries] + [
             torch.cat([before.repeat(len(late) // len(before), 1, 1, 1), late], dim=2)
-            for before, late in zip(run.prefix[site[1]], here, strict=True)
-        )
-        return block.attention.move(queries, keys, values)
+            for before, late in zip(run.prefix[layer], here, strict=True)
+        ]
 
     def _measure(
         self, stream: Float[Tensor, "*batch prompt d_model"], readout: Readout

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,7 +19,19 @@ Activations = dict[SiteKey, Float[Tensor, "_ changed _ _"]]
 Chosen = dict[Kind, Bool[Tensor, "set layer _"]]  # sets of components
 Change = Float[Tensor, "*batch prompt changed d_model"]  # what a site writes more
 Gradients = dict[SiteKey, Float[Tensor, "*batch prompt changed d_model"]]
+_NOT_TAKEN_APART = (
+    "The model runs through hooks, which don't take its attention apart: use repairs=() with it."
+)
 Traced = Iterator[tuple[SiteKey, Float[Tensor, "*batch prompt changed _ _"]]]
+
+Pattern = Float[Tensor, "*batch prompt head changed position"]  # how much each attends to each
+
+
+class Sensitivity(NamedTuple):
+    """The metric's gradients in one run: after each site, and in each layer's attention pattern."""
+
+    stream: Gradients
+    patterns: list[Pattern]
 
 
 class Forward(ABC):
@@ -54,6 +67,24 @@ class Forward(ABC):
         One forward and one backward pass for all sites. r is the residual stream, so this is the
         gradient in what the site writes. No change gives the gradients in the run itself.
         """
+
+    def sensitivity(
+        self, run: "BaseRun", readout: Readout, dropped: int | None = None
+    ) -> Sensitivity:
+        """∂m/∂r just after each site and ∂m/∂pattern of each layer, in the run as it is.
+
+        The pass back leaves out what the `dropped` layer's attention and MLP add, so that the
+        gradients at its own sites are 0. Only an engine that computes a model from its weights
+        takes a model apart so far; another one refuses.
+        """
+        raise ValueError(_NOT_TAKEN_APART)
+
+    def patterns(self, run: "BaseRun", layer: int, change: Change) -> Pattern:
+        """A layer's attention patterns when the stream before it is `change` more.
+
+        Differentiable in the change; refused as `sensitivity` is.
+        """
+        raise ValueError(_NOT_TAKEN_APART)
 
     @abstractmethod
     def trace(self, run: "BaseRun", site: SiteKey, change: Change) -> Traced:

@@ -125,6 +125,23 @@ class Attention:
         moved = functional.scaled_dot_product_attention(asked, keys, values, visible)
         return moved.unflatten(2, (each, to)).flatten(1, 2).transpose(1, 2)
 
+    def pattern(
+        self,
+        queries: Float[Tensor, "row head to d_head"],
+        keys: Float[Tensor, "row group from d_head"],
+    ) -> Float[Tensor, "row head to from"]:
+        """How much each head's last positions attend to every position."""
+        to, total = queries.shape[2], keys.shape[2]
+        scores = queries @ self.of_each(keys, queries.shape[1]).mT * queries.shape[-1] ** -0.5
+        hidden = ~self.visible(to, total, keys.device)
+        return scores.masked_fill(hidden, -torch.inf).softmax(dim=-1)
+
+    def of_each(
+        self, shared: Float[Tensor, "row group from d_head"], heads: int
+    ) -> Float[Tensor, "row head from d_head"]:
+        """Every head's keys or values, which those of a group share."""
+        return shared.repeat_interleave(heads // shared.shape[1], dim=1)
+
     def visible(self, to: int, total: int, device: torch.device) -> Bool[Tensor, "to from"]:
         """Which of all positions the last ones see."""
         seen = torch.ones(to, total, dtype=torch.bool, device=device).tril(total - to)

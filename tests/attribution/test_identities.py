@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.attribution.activation_patching import patch_each
-from analysis.attribution.attribution_patching import along, gradient
+from analysis.attribution.gradients import along, gradient
 from analysis.attribution.integrated_gradients import integrate_each, integrate_jointly
 from analysis.attribution.quadrature import quadrature
 from analysis.sites import Site

@@ -19,7 +19,7 @@ from analysis import (
     load_task,
 )
 from analysis.attribution.activation_patching import patch_each
-from analysis.attribution.attribution_patching import along, gradient
+from analysis.attribution.gradients import along, gradient
 from analysis.bench.workloads import Shape, random_pairs
 from analysis.choices import BASELINES, DIRECTIONS, KINDS
 from analysis.forward import forward_of
@@ -151,7 +151,7 @@ def test_atp_at_both_ends_is_the_trapezoid_rule_in_two_steps(tiny, mixed, direct
     chosen = {"direction": direction, "baseline": baseline}
     both = attribution_patching(tiny, mixed, ends="both", **chosen)
     same_scores(both, integrated_gradients(tiny, mixed, steps=2, rule="trapezoid", **chosen))
-    assert both.method == "AtP at both ends"
+    assert both.method == "AtP, both ends"
 
 
 def test_atp_measures_no_gap(scored):

@@ -102,6 +102,21 @@ def test_gradients_of_all_sites_at_once(runs):
         assert close(at_once[site.kind, site.layer], expected)
 
 
+def test_gradients_of_a_run_taken_apart(runs):
+    """Its patterns are whole, and a dropped layer writes nothing that counts."""
+    _, part, close = runs
+    run = part.base
+    whole = run.forward.sensitivity(run, part.readout)
+    for site, expected in part.gradients().items():
+        assert close(whole.stream[site], expected)
+    for layer in range(LAYERS):
+        nothing = torch.zeros_like(run.embedded)
+        pattern = run.forward.patterns(run, layer, nothing)
+        torch.testing.assert_close(pattern.sum(dim=-1), torch.ones_like(pattern[..., 0]))
+        dropped = run.forward.sensitivity(run, part.readout, layer)
+        assert not any(dropped.stream[kind, layer].any() for kind in KINDS)
+
+
 def test_sets_of_components(runs):
     bare, part, close = runs
     components = [("heads", 0, 1), ("neurons", 0, 3), ("heads", 1, 2), ("neurons", 1, 7)]
