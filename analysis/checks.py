@@ -1,5 +1,6 @@
 """What a caller may choose, checked at the library's edge; a wrong choice gets one sentence."""
 
+import math
 from collections.abc import Iterable
 from operator import index
 from pathlib import Path
@@ -39,6 +40,17 @@ def whole(what: str, value: Any, least: int | None = None) -> int:
         number = None
     if number is None or (least is not None and number < least):
         raise ValueError(f"{what}={value!r} was given: expected a whole number{bound}.")
+    return number
+
+
+def positive(what: str, value: Any) -> float:
+    """The value as a finite number above 0, or a ValueError."""
+    try:
+        number = math.nan if isinstance(value, bool | str) else float(value)
+    except TypeError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"{what}={value!r} was given: expected a number above 0.")
     return number
 
 

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 Kind = Literal["heads", "neurons"]
 Direction = Literal["noising", "denoising"]
 Baseline = Literal["source", "zero", "mean"]
-Rule = Literal["gauss-legendre", "left", "right", "midpoint", "trapezoid"]
-Path = Literal["layer-joint", "single"]
+Rule = Literal["gauss-legendre", "left", "right", "midpoint", "trapezoid", "clenshaw-curtis"]
+Path = Literal["layer-joint", "single", "input"]
 Ends = Literal["base", "both"]
 Repair = Literal["qk-fix", "grad-drop"]
 

@@ -55,7 +55,7 @@ def closed_form_site(
         difference=(end - start)[:, None, :, None],
         writes=torch.eye(len(base), dtype=torch.float64).unsqueeze(1),
         base=function(start),
-        resume=lambda change: function(start + change.squeeze(-2)),
+        resume=lambda change, prompts=None: function(start + change.squeeze(-2)),
         batch=2,
         gradient_batch=2,
     )

@@ -136,6 +136,10 @@ class Readout:
         """Whether it needs log-probabilities."""
         return isinstance(self.metric, LabelMetric) and self.metric.normalised
 
+    def select(self, prompts: list[int]) -> "Readout":
+        """The same metric of some of the prompts, by their rows."""
+        return Readout(self.metric, self.labels[torch.tensor(prompts)])
+
     def width(self, vocabulary: int) -> int:
         """How many numbers of a prompt are read."""
         return vocabulary if self.columns is None else self.columns.shape[1]

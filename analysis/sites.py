@@ -7,7 +7,8 @@ one layer's heads or neurons in a part's base run. Every method is a function of
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -43,10 +44,11 @@ class Site:
     """One layer's heads or neurons in a base run, from the first changed position on.
 
     `difference` is Δa, what changes each activation to the baseline's; `writes` are the output
-    weights W; `resume` gives the metric after adding a change to what the site writes; `base` is
-    the metric without any. `batch` says how many changes `resume` should be given at once, and
-    `gradient_batch` how many if it is to be differentiated. `whole` says whether these are all of
-    the layer's components.
+    weights W; `resume` gives the metric after adding a change to what the site writes, on all
+    prompts or on some by their rows; `base` is the metric without any. `batch` says how many
+    changes of all prompts `resume` should be given at once, and `gradient_batch` how many if it is
+    to be differentiated. `whole` says whether these are all of the layer's
+    components.
     """
 
     kind: Kind
@@ -54,7 +56,7 @@ class Site:
     difference: Float[Tensor, "prompt changed component size"]
     writes: Float[Tensor, "component size d_model"]
     base: Float[Tensor, " prompt"]
-    resume: Callable[[Tensor], Tensor]  # (*batch, prompt, changed, d_model) -> (*batch, prompt)
+    resume: "Resume"
     batch: int
     gradient_batch: int
     whole: bool = True
@@ -82,11 +84,18 @@ class Site:
         return torch.einsum("ptcs,csd->ptd", self.difference, self.writes)
 
 
+class Resume(Protocol):
+    """Changes (*batch, prompt, changed, d_model) of all or some prompts to m (*batch, prompt)."""
+
+    def __call__(self, change: Tensor, prompts: list[int] | None = None) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class Part:
     """Some prompts of one length, by their indices in the data set, and both their runs.
 
-    `values` takes the place of the base activations; `memory` bounds the bytes held in resuming.
+    `values` takes the place of the base activations; `memory` bounds the bytes held in resuming;
+    `scale` gives the largest |total effect| of the data set.
     """
 
     prompts: list[int]
@@ -95,6 +104,7 @@ class Part:
     readout: Readout
     values: Activations
     memory: int
+    scale: Callable[[], float]
 
     def sites(self, kinds: tuple[Kind, ...] = KINDS) -> Iterator[Site]:
         """Every layer's heads, neurons, or both."""
@@ -107,7 +117,7 @@ class Part:
             difference=self.values[key] - self.base.activations[key],
             writes=self.base.forward.writes(key),
             base=self.measure(self.base),
-            resume=partial(self.base.forward.resume, self.base, key, readout=self.readout),
+            resume=partial(self._resume, key),
             batch=self.batch(gradient=False),
             gradient_batch=self.batch(gradient=True),
         )
@@ -119,14 +129,26 @@ class Part:
             prompts=[self.prompts[row] for row in rows],
             base=self.base.select(rows),
             source=self.source.select(rows),
-            readout=Readout(self.readout.metric, self.readout.labels[torch.tensor(rows)]),
+            readout=self.readout.select(rows),
             values={key: of if len(of) == 1 else of[rows] for key, of in self.values.items()},
         )
 
-    def gradients(self) -> Gradients:
-        """∂m/∂r just after each site in the base run, from one pass for all of them."""
-        nothing = torch.zeros_like(self.base.embedded)
-        return self.base.forward.gradients(self.base, nothing, self.readout)
+    def _resume(self, key: SiteKey, change: Tensor, prompts: list[int] | None = None) -> Tensor:
+        run, readout = self.base, self.readout
+        if prompts is not None:
+            run, readout = run.select(prompts), readout.select(prompts)
+        return run.forward.resume(run, key, change, readout)
+
+    def gradients(self, alpha: float = 0.0, prompts: list[int] | None = None) -> Gradients:
+        """∂m/∂r just after each site, from one pass for all of them, on all prompts or some.
+
+        In the base run, or in the one whose embedding is `alpha` of the way to the source's.
+        """
+        change = alpha * (self.source.embedded - self.base.embedded)
+        if prompts is None:
+            return self.base.forward.gradients(self.base, change, self.readout)
+        run, readout = self.base.select(prompts), self.readout.select(prompts)
+        return run.forward.gradients(run, change[prompts], readout)
 
     def measure(self, run: BaseRun) -> Float[Tensor, " prompt"]:
         """The metric of one of the two runs."""
@@ -156,7 +178,8 @@ class Plan:
     one length and one such position run together; else those of one length. A mean needs enough of
     them, and leaves the others out: `prompts` holds the indices of those that remain, in order.
     `tokens` counts their tokens that a change reaches; `work` is `Part.work` of all layers and
-    parts. A quarter of the memory is for the runs that are kept, the rest for resuming them.
+    parts; `scale` gives the largest |total effect|. A quarter of the memory is for the runs that
+    are kept, the rest for resuming them.
     """
 
     forward: Forward
@@ -172,6 +195,7 @@ class Plan:
         sides = self.pairs.clean_tokens, self.pairs.corrupted_tokens
         self._base, self._source = sides if self.direction == "noising" else sides[::-1]
         self._groups = self._group()
+        self.scale = cache(self._largest_total)
         after = {i: len(self._base[i]) - first for group, first in self._groups for i in group}
         self.prompts, self.tokens = torch.tensor([*sorted(after)]).long(), sum(after.values())
         self.work = self.tokens * sum(range(self.forward.layers + 1))
@@ -190,12 +214,18 @@ class Plan:
             chunks = self._chunks(base, first)
             values_of = self._values(source, chunks)
             for chunk in chunks:
-                labels = self.pairs.labels[torch.tensor(group[chunk])].to(self.forward.device)
+                prompts = group[chunk]
+                labels = self.pairs.labels[torch.tensor(prompts)].to(self.forward.device)
                 readout = Readout(self.pairs.metric, labels)
                 runs = (self.forward.run(side[chunk], first) for side in (base, source))
-                base_run, source_run = (self._checked(run, group[chunk], readout) for run in runs)
-                values = values_of(source_run)
-                yield Part(group[chunk], base_run, source_run, readout, values, self._resuming)
+                base_run, source_run = (self._checked(run, prompts, readout) for run in runs)
+                values, bound = values_of(source_run), self._resuming
+                yield Part(prompts, base_run, source_run, readout, values, bound, self.scale)
+
+    def _largest_total(self) -> float:
+        """By a pass over the data set of its own: every site is judged by all prompts."""
+        totals = (part.measure(part.source) - part.measure(part.base) for part in self.parts())
+        return max((total.abs().max().item() for total in totals), default=0.0)
 
     def _group(self) -> list[tuple[list[int], int]]:
         """Prompts that run together, and the first position that changes."""

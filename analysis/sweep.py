@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -28,9 +28,24 @@ from analysis.sites import Part, Plan, Site, engine
 from analysis.tasks import PromptPairs
 from analysis.version import ALGORITHM
 
-Scorer = Callable[[Site], Float[Tensor, "prompt component"]]
 Unit = dict[str, Tensor]
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
+
+
+class Scored(NamedTuple):
+    """A site's scores, and what a method may know besides.
+
+    `effect` is what patching the whole layer does, `nodes` how many gradients a prompt's scores
+    took, and `reached` whether they are as exact as was asked for.
+    """
+
+    values: Float[Tensor, "prompt component"]
+    effect: Float[Tensor, " prompt"] | None = None
+    nodes: Int[Tensor, " prompt"] | None = None
+    reached: Bool[Tensor, " prompt"] | None = None
+
+
+Scorer = Callable[[Site], Scored | Float[Tensor, "prompt component"]]
 
 
 @dataclass(frozen=True)
@@ -42,8 +57,8 @@ class Method:
 
     name: str
     scorer: Callable[[Part], Scorer]
-    runs: Callable[[int], int]  # how often it resumes a site of so many components
-    settings: dict[str, str | int] = field(default_factory=dict)  # such as the number of steps
+    runs: Callable[[int], int]  # how often it resumes a site of so many components; or a guess
+    settings: dict[str, Any] = field(default_factory=dict)  # such as the number of steps
     gaps: bool = True  # whether it measures them, by one run more of each layer and kind
 
 
@@ -71,6 +86,9 @@ def sweep(
         choices = method.name, method.settings | asked, direction, baseline, memory
         finished = Checkpoints(checkpoints, model, pairs, *choices)
         scores = _empty(method, plan, {kind for kind, _ in chosen})
+        missed: dict[Kind, Tensor] = {
+            kind: torch.zeros_like(scores.gaps(kind)).bool() for kind in KINDS
+        }
         runs = {site: _runs(method, forward, site, some) for site, some in chosen.items()}
         total = plan.tokens * sum((forward.layers - site[1]) * runs[site] for site in runs)
         with progress_bar(f"{method.name} {pairs.task}", total, progress) as bar:
@@ -85,7 +103,29 @@ def sweep(
                     unit = finished.keep(name, bar, work * runs[key], score)
                     scores.of(site.kind)[rows[:, None], site.layer, some] = unit["values"]
                     scores.gaps(site.kind)[rows, site.layer] = unit["gap"]
+                    missed[site.kind][rows, site.layer] = ~unit["reached"]
+    _warn_of(missed, scores)
     return scores
+
+
+def _warn_of(missed: dict[Kind, Bool[Tensor, "prompt layer"]], scores: Scores) -> None:
+    """One warning, if a method did not get as exact as it was asked to be."""
+    if not any(where.any() for where in missed.values()):
+        return
+    prompts = torch.cat([*missed.values()], dim=1).any(dim=1).sum()
+    layers = [
+        f"layer{'s' * (len(found) > 1)} {', '.join(map(str, found))} ({kind})"
+        for kind, where in missed.items()
+        if (found := where.any(dim=0).nonzero().flatten().tolist())
+    ]
+    gap = torch.cat([scores.gaps(kind)[where].abs() for kind, where in missed.items()]).max()
+    told = f"; the largest gap there is {gap / scores.total.abs().max():.1e} of the largest |total"
+    warnings.warn(
+        f"{scores.task}: {scores.method} did not reach its tolerance on {prompts} of "
+        f"{len(scores.prompts)} prompts, in {' and '.join(layers)}"
+        f"{f'{told} effect|' if gap.isfinite() else ''}.",
+        stacklevel=4,
+    )
 
 
 def _runs(method: Method, forward: Forward, site: SiteKey, components: list[int]) -> int:
@@ -115,17 +155,26 @@ def _empty(method: Method, plan: Plan, kinds: set[Kind]) -> Scores:
 def _score(method: Method, scorer: Callable[[], Scorer], site: Site, bar: tqdm, work: int) -> Unit:
     """A unit's scores, and how far they are from summing to what the whole layer does."""
 
-    def resume(change: Float[Tensor, "*batch prompt changed d_model"]) -> Tensor:
-        metric = site.resume(change)
-        bar.update(work * change.shape[:-3].numel())
+    def resume(
+        change: Float[Tensor, "*batch some changed d_model"], prompts: list[int] | None = None
+    ) -> Tensor:
+        metric = site.resume(change, prompts)
+        bar.update(work // len(site.base) * change.shape[:-2].numel())
         return metric
 
-    values = scorer()(replace(site, resume=resume))
-    gap = torch.full_like(site.base, torch.nan)
-    if method.gaps and site.whole:
+    found = scorer()(replace(site, resume=resume))
+    scored = found if isinstance(found, Scored) else Scored(found)
+    values, effect, reached = scored.values, scored.effect, scored.reached
+    if not (method.gaps and site.whole):
+        effect = torch.full_like(values[:, 0], torch.nan)
+    if effect is None:
         with torch.no_grad():
-            gap = values.sum(dim=1) - (resume(site.joint_change()) - site.base)
-    return {"values": values.float().cpu().contiguous(), "gap": gap.float().cpu()}
+            effect = resume(site.joint_change()) - site.base
+    return {
+        "values": values.float().cpu().contiguous(),
+        "gap": (values.sum(dim=1) - effect.to(values)).float().cpu(),
+        "reached": torch.ones(len(values), dtype=torch.bool) if reached is None else reached,
+    }
 
 
 def progress_bar(name: str, total: int, progress: bool | None) -> tqdm:
@@ -159,7 +208,9 @@ class Checkpoints:
             return found
         started = bar.n
         unit = compute()
-        bar.update(started + cost - bar.n)
+        more = bar.n - started - cost  # than it was thought to take
+        bar.total += max(0, more)
+        bar.update(max(0, -more))
         if path:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)

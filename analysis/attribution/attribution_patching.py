@@ -84,7 +84,7 @@ def differentiate_at_both_ends(part: Part) -> Scorer:
     gradients = part.gradients()
 
     def score(site: Site) -> Float[Tensor, "prompt component"]:
-        other_end = gradient(site, site.joint_change())
+        other_end, _ = gradient(site, site.joint_change())
         return along(site, (gradients[site.key] + other_end) / 2)
 
     return score

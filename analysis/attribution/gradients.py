@@ -9,18 +9,27 @@ from analysis.sites import Site
 
 
 def along(
-    site: Site, gradient: Float[Tensor, "prompt changed d_model"]
-) -> Float[Tensor, "prompt component"]:
+    site: Site,
+    gradient: Float[Tensor, "*batch some changed d_model"],
+    prompts: list[int] | None = None,
+) -> Float[Tensor, "*batch some component"]:
     """Σ over positions and dimensions of Δa · ∂m/∂a, given the gradient in the residual stream."""
-    along_writes = torch.einsum("ptd,csd->ptcs", gradient, site.writes)
-    return (site.difference * along_writes).sum(dim=(1, 3))
+    difference = site.difference if prompts is None else site.difference[prompts]
+    along_writes = torch.einsum("...ptd,csd->...ptcs", gradient, site.writes)
+    return (difference * along_writes).sum(dim=(-3, -1))
 
 
 def gradient(
-    site: Site, changes: Float[Tensor, "*batch prompt changed d_model"]
-) -> Float[Tensor, "*batch prompt changed d_model"]:
-    """∂m/∂r after each of these changes of what the site writes."""
+    site: Site,
+    changes: Float[Tensor, "*batch some changed d_model"],
+    prompts: list[int] | None = None,
+) -> tuple[Float[Tensor, "*batch some changed d_model"], Float[Tensor, "*batch some"]]:
+    """∂m/∂r after each of these changes of what the site writes, and m itself there.
+
+    Changes are of all prompts, or of some by their rows.
+    """
     with torch.enable_grad():
         points = changes.detach().requires_grad_()
-        (gradients,) = Forward.differentiate(site.resume(points), [points])
-    return gradients
+        metric = site.resume(points, prompts)
+        (gradients,) = Forward.differentiate(metric, [points])
+    return gradients, metric.detach()

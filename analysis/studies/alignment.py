@@ -14,12 +14,13 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from analysis.agreement import correlation_of_means, pearson
 from analysis.attribution import Scores, activation_patching, integrated_gradients
-from analysis.choices import BASELINES, KINDS, RULES, Kind
+from analysis.choices import BASELINES, KINDS, Kind, Rule
 from analysis.sites import FEWEST_FOR_A_MEAN
 from analysis.studies import PROMPTS, store, tidy
 from analysis.tasks import TASKS, PromptPairs, load_task
 
 ALIGNED_PROMPTS = 8
+RULES: tuple[Rule, ...] = ("gauss-legendre", "left", "right", "midpoint", "trapezoid")
 STEPS = (2, 4, 8, 16, 32)
 FEW_STEPS = 8  # so few that Gauss-Legendre's gap still tells layers apart
 _KEYS = ("task", "kind", "layer", "rule", "steps", "prompt", "statistic")

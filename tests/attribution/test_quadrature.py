@@ -3,8 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.attribution.quadrature import quadrature
+from analysis.attribution.quadrature import nested, quadrature
 from analysis.choices import RULES
+
+ENDED = ("left", "right")
 
 
 def integrate(rule: str, steps: int, function) -> float:
@@ -12,10 +14,20 @@ def integrate(rule: str, steps: int, function) -> float:
     return sum(weight * function(node) for node, weight in zip(nodes, weights, strict=True))
 
 
-@given(rule=st.sampled_from(RULES), steps=st.integers(2, 64))
-def test_nodes_lie_on_the_path_and_weights_sum_to_one(rule, steps):
-    nodes, weights = quadrature(rule, steps)
-    assert len(nodes) == len(weights) == steps
+doubled = st.integers(0, 8).map(lambda level: 2**level + 1)
+
+
+def of_any_rule(rule: str):
+    return st.tuples(st.just(rule), doubled if rule == "clenshaw-curtis" else st.integers(2, 64))
+
+
+@given(rule=st.sampled_from(RULES).flatmap(of_any_rule))
+def test_nodes_lie_on_the_path_and_weights_sum_to_one(rule):
+    nodes, weights = quadrature(*rule)
+    assert len(nodes) == len(weights) == rule[1]
+    assert nodes == sorted(nodes) and min(weights) > 0
+    assert nodes == pytest.approx([1 - node for node in nodes[::-1]]) or rule[0] in ENDED
+    assert weights == pytest.approx(weights[::-1])
     assert min(nodes) >= 0 and max(nodes) <= 1
     assert sum(weights) == pytest.approx(1)
 
@@ -26,6 +38,39 @@ def test_gauss_legendre_is_exact_for_polynomials(steps):
     assert integrate("gauss-legendre", steps, lambda x: x**degree) == pytest.approx(
         1 / (degree + 1)
     )
+
+
+@given(steps=doubled, degree=st.integers(0, 256))
+def test_clenshaw_curtis_is_exact_up_to_its_degree(steps, degree):
+    """Polynomials of a degree below the number of nodes, and one more by symmetry."""
+    degree %= steps + (steps > 2)
+    found = integrate("clenshaw-curtis", steps, lambda x: x**degree)
+    assert found == pytest.approx(1 / (degree + 1), abs=1e-14)
+
+
+@given(steps=doubled, coefficients=st.lists(st.floats(-3, 3), min_size=1, max_size=40))
+def test_clenshaw_curtis_is_numpys_integral_of_the_interpolating_polynomial(steps, coefficients):
+    """Through the same nodes, by Chebyshev's series: nothing of the formula takes part."""
+
+    def function(x):
+        return np.tanh(np.polynomial.chebyshev.chebval(2 * x - 1, coefficients))
+
+    (nodes, _), domain = quadrature("clenshaw-curtis", steps), [0, 1]
+    series = np.polynomial.Chebyshev.fit(nodes, function(np.array(nodes)), steps - 1, domain)
+    integral = series.integ()
+    found = integrate("clenshaw-curtis", steps, function)
+    assert found == pytest.approx(integral(1) - integral(0), abs=1e-12)
+
+
+def test_levels_of_the_nested_rule_are_clenshaw_curtis_rules():
+    rule, used = nested(), [0]
+    for level, (weights, added) in enumerate(zip(rule.weights, rule.added, strict=True)):
+        used = sorted([*used, *added.tolist()])
+        nodes, expected = quadrature("clenshaw-curtis", 2**level + 1)
+        assert rule.nodes[used].tolist() == pytest.approx(nodes, abs=1e-15)
+        assert weights[used].tolist() == expected
+        assert weights.sum() == pytest.approx(1)
+    assert [len(added) for added in rule.added] == [1, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +90,9 @@ def test_ends_of_the_rules():
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("rule, steps", [("left", 0), ("trapezoid", 1), ("simpson", 4)])
+@pytest.mark.parametrize(
+    "rule, steps", [("left", 0), ("trapezoid", 1), ("simpson", 4), ("clenshaw-curtis", 4)]
+)
 def test_bad_rules_and_steps_are_named(rule, steps):
     with pytest.raises(ValueError, match=f"{steps}|{rule}"):
         quadrature(rule, steps)

@@ -12,7 +12,7 @@ from studies import made
 
 from analysis import activation_patching, integrated_gradients, load_task, paths
 from analysis.agreement import correlation_of_means
-from analysis.choices import BASELINES, KINDS, RULES
+from analysis.choices import BASELINES, KINDS
 from analysis.studies import alignment, one
 from analysis.studies.alignment import commonest_length
 
@@ -58,13 +58,13 @@ def test_gaps_shrink_with_steps_and_the_better_rule_shrinks_faster(tiny, monkeyp
     monkeypatch.setattr(alignment, "STEPS", (2, 8, 16, 64))
     found = alignment.steps(tiny, n=2, tasks=("gender-bias",))
     gaps = found.filter(statistic="gap")
-    of = product(["gender-bias"], KINDS, range(3), RULES, alignment.STEPS)
+    of = product(["gender-bias"], KINDS, range(3), alignment.RULES, alignment.STEPS)
     keys = ["task", "kind", "layer", "rule", "steps"]
     assert Counter(gaps.select(keys).rows()) == Counter(of)
     gap = {
         (rule, steps): of["estimate"].max() for (rule, steps), of in gaps.group_by("rule", "steps")
     }
-    for rule in RULES:
+    for rule in alignment.RULES:
         assert gap[rule, 64] < gap[rule, 2]
     assert gap["gauss-legendre", 16] < gap["midpoint", 16] < gap["left", 16]
     order = summary_of(found)["order"]
