@@ -2,21 +2,17 @@
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-# Every value of ANALYSIS_MODEL has a site of its own: after a plain name `_site-NAME`, after anything
-# else, such as a path, its last letters, dashes for what is no letter, and a checksum.
-SITE := _site
-ifdef ANALYSIS_MODEL
-SAID := printf %s '$(subst ','\'',$(value ANALYSIS_MODEL))' | LC_ALL=C
-NAME := $(shell $(SAID) tr -c 'A-Za-z0-9._-' '-')
-ifeq ($(NAME),$(value ANALYSIS_MODEL))
-SITE := _site-$(NAME)
-else
-SITE := _site-$(shell printf %s $(NAME) | tail -c 60)-$(shell $(SAID) cksum | cut -d ' ' -f 1)
-endif
-endif
+# Every value of ANALYSIS_MODEL and ANALYSIS_TESTBED has a site of its own: after a plain name
+# `_site-NAME`, after anything else, such as a path, its last letters, dashes for what is no letter,
+# and a checksum; a testbed's follows a plus.
+PART = $(if $(value $2),-$1$(shell export LC_ALL=C name='$(subst ','\'',$(value $2))'; \
+	plain=$$(printf %s "$$name" | tr -c 'A-Za-z0-9._-' '-'); \
+	if [ "$$plain" = "$$name" ]; then echo "$$plain"; \
+	else echo "$$(printf %s "$$plain" | tail -c 60)-$$(printf %s "$$name" | cksum | cut -d ' ' -f 1)"; fi))
+SITE := _site$(call PART,,ANALYSIS_MODEL)$(call PART,+,ANALYSIS_TESTBED)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: paper test test-site test-claims lint clean forget
+.PHONY: paper records test test-site test-claims lint clean forget
 
 paper: $(VENV)/quarto
 	$(PYTHON) -m analysis run
@@ -24,6 +20,10 @@ paper: $(VENV)/quarto
 
 test: $(VENV)/installed
 	$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# The scores of the language model that ship in data/records: hours, and an interrupted run goes on.
+records: $(VENV)/installed
+	$(PYTHON) -m analysis.studies.records
 
 # The site's tests, where Quarto must be there to render it.
 test-site: $(VENV)/installed

@@ -14,6 +14,7 @@ TASKS = DATA / "tasks"
 MODELS = DATA / "models"
 BENCHMARKS = DATA / "benchmarks"
 LITERATURE = DATA / "literature"
+RECORDS = DATA / "records"
 _KEPT = DATA / "results" if IN_CLONE else Path(platformdirs.user_cache_dir("analysis"))
 CONSTRAINTS = _CLONE / "constraints.txt"
 RESULTS = Path(os.environ.get("ANALYSIS_RESULTS", _KEPT))

@@ -106,7 +106,7 @@ class Paper(NamedTuple):
 
 @pytest.fixture(scope="session")
 def paper(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Paper:
-    """What `make paper` makes without Quarto, of a tiny random model.
+    """What `make paper` makes without Quarto, of a tiny random model in place of both models.
 
     Of a random model not every sentence holds: the pages have callouts there.
     """
@@ -118,6 +118,7 @@ def paper(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Pap
     environment = {
         "ANALYSIS_RESULTS": str(results),
         "ANALYSIS_PROMPTS": "20",
+        "ANALYSIS_TESTBED": str(tiny_directory),
         "ANALYSIS_MODEL": str(tiny_directory),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONPATH": str(ROOT),

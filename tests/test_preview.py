@@ -311,7 +311,7 @@ def test_a_callouts_classes_stay(page):
 
 
 def test_a_claim_that_does_not_hold_is_a_callout(page, monkeypatch):
-    monkeypatch.setenv("ANALYSIS_MODEL", "mine")
+    monkeypatch.setenv("ANALYSIS_TESTBED", "mine")
     monkeypatch.setenv("ANALYSIS_PROMPTS", "7")
     assert claim(True) is None
     made = page(f"# Page\n\n{claim(False).data}\n")
@@ -320,9 +320,9 @@ def test_a_claim_that_does_not_hold_is_a_callout(page, monkeypatch):
 
 
 def test_a_badge_names_the_model(monkeypatch):
-    monkeypatch.setenv("ANALYSIS_MODEL", "testbed")
+    monkeypatch.setenv("ANALYSIS_TESTBED", "testbed")
     assert badge().data == "[Model: `testbed`, 4-layer testbed]{.badge}"
-    monkeypatch.setenv("ANALYSIS_MODEL", "mine")
+    monkeypatch.setenv("ANALYSIS_TESTBED", "mine")
     assert "not the shipped testbed" in badge().data
 
 

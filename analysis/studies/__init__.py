@@ -9,9 +9,11 @@ and one task.
 
 Examples:
     >>> from analysis.agreement import Estimate
-    >>> from analysis.studies import one, record, tidy, wide
+    >>> from analysis.studies import language_model, one, record, tidy, wide
     >>> record()
     Record(name='testbed', prompts=100)
+    >>> language_model()
+    Record(name='smollm2', prompts=100)
     >>> rows = [{"task": "ioi", "kind": "heads", "estimate": Estimate(0.9, 0.1, 0.8, 1.0)}]
     >>> tidy(rows).columns
     ['task', 'kind', 'estimate', 'low', 'high', 'n']
@@ -48,7 +50,7 @@ Scored = tuple[PromptPairs, Scores, Scores]  # of a task in a direction: prompts
 
 
 class Record(NamedTuple):
-    """What the report is about: a model by its name, and how many prompts a task."""
+    """A model that the report is about, by its name, and the number of prompts per task."""
 
     name: str
     prompts: int
@@ -60,15 +62,29 @@ class Record(NamedTuple):
 
 
 def record() -> Record:
-    """What `ANALYSIS_MODEL` and `ANALYSIS_PROMPTS` say; the testbed and 100 where they are unset.
+    """The model in which everything is exact, as `ANALYSIS_TESTBED` and `ANALYSIS_PROMPTS` say.
+
+    Where they are unset it is the testbed, and 100 prompts per task.
 
     Raises:
         ValueError: where `ANALYSIS_PROMPTS` is no number of prompts.
     """
+    return Record(os.environ.get("ANALYSIS_TESTBED", "testbed"), _prompts())
+
+
+def language_model() -> Record:
+    """The language model beside the testbed, as `ANALYSIS_MODEL` says; SmolLM2 where it is unset.
+
+    Nothing is loaded before `.model` is asked for. Raises as `record` does.
+    """
+    return Record(os.environ.get("ANALYSIS_MODEL", "smollm2"), _prompts())
+
+
+def _prompts() -> int:
     prompts = os.environ.get("ANALYSIS_PROMPTS", str(PROMPTS))
     if not prompts.isdecimal() or int(prompts) < 1:
         raise ValueError(f"ANALYSIS_PROMPTS={prompts!r} was given: expected a whole number from 1.")
-    return Record(os.environ.get("ANALYSIS_MODEL", "testbed"), int(prompts))
+    return int(prompts)
 
 
 def loaded(name: str) -> TransformerBridge:

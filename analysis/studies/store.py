@@ -30,7 +30,9 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -47,6 +49,7 @@ from transformer_lens.model_bridge import TransformerBridge
 import analysis
 from analysis import paths
 from analysis.attribution import Scores
+from analysis.bench.machine import describe
 from analysis.identity import hash_of, identify, statements
 from analysis.models import fingerprint
 from analysis.provenance import PROVENANCE, Provenance
@@ -54,6 +57,7 @@ from analysis.tasks import PromptPairs
 from analysis.version import ALGORITHM
 
 Result = TypeVar("Result")
+MADE = "made"  # the name in a file's metadata of when and where it was computed
 _PER_PROMPT = ("heads", "neurons", "heads_gap", "neurons_gap", "base", "source", "prompts")
 _NO_NUMBERS = ("charts", "bench", "testbed")
 _NOT_IN_KEY = ("progress", "memory", "checkpoints")  # of no number but its last bits
@@ -67,6 +71,19 @@ def scores(
 
     What an interrupted run had finished lies in a folder beside the file until the run is whole.
     """
+    key = key_of(method, model, pairs, **settings)
+    path = _path_of(method, pairs, key)
+    checkpoints = path.with_suffix(".partial")
+    compute = partial(method, model, pairs, checkpoints=checkpoints, **settings)
+    found = _kept(path, key, model, _read_scores, compute, _table)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return replace(found, task=pairs.task)  # the same prompts may come from another file
+
+
+def key_of(
+    method: Callable[..., Scores], model: TransformerBridge, pairs: PromptPairs, **settings: Any
+) -> dict[str, Any]:
+    """Everything that decides the scores, in words that JSON has."""
     key = {
         "model": fingerprint(model),
         "prompts": pairs.fingerprint(),
@@ -74,12 +91,18 @@ def scores(
         "settings": {name: settings[name] for name in settings if name not in _NOT_IN_KEY},
         "algorithm": ALGORITHM,
     }
-    path = _path(f"{method.__name__}-{Path(pairs.task).stem}", key)
-    checkpoints = path.with_suffix(".partial")
-    compute = partial(method, model, pairs, checkpoints=checkpoints, **settings)
-    found = _kept(path, key, model, _read_scores, compute, _table)
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    return replace(found, task=pairs.task)  # the same prompts may come from another file
+    return json.loads(json.dumps(key))  # a tuple is then the list that a file's metadata gives
+
+
+def kept_metadata(
+    method: Callable[..., Scores], model: TransformerBridge, pairs: PromptPairs, **settings: Any
+) -> dict[str, str]:
+    """What stands beside the scores that are kept: their key, and how they were made.
+
+    Empty where nothing is kept, as on a disk that is full.
+    """
+    path = _path_of(method, pairs, key_of(method, model, pairs, **settings))
+    return pl.read_parquet_metadata(path) if path.exists() else {}
 
 
 def frame(name: str, compute: Callable[[], pl.DataFrame], *depends: Fact) -> pl.DataFrame:
@@ -148,19 +171,44 @@ def _kept(
             if provenance:
                 provenance.check(metadata.get(PROVENANCE), path)
             return found
+    start, resumed = time.perf_counter(), path.with_suffix(".partial").exists()
     result = compute()
     table, metadata = described(result)
     metadata["key"] = json.dumps(key)
     if provenance:
         metadata[PROVENANCE] = provenance.text()
+        metadata[MADE] = _made(time.perf_counter() - start, resumed)
     try:
-        _write(path, table, metadata)
+        write(path, table, metadata)
     except OSError as error:
         warnings.warn(f"{path} cannot be written and is not kept: {error}", stacklevel=3)
     return result
 
 
-def _write(path: Path, table: pl.DataFrame, metadata: dict[str, str]) -> None:
+def _made(seconds: float, resumed: bool) -> str:
+    """When and where something was computed, for a file's metadata.
+
+    The commit (with `-dirty` where files differed from it), the processor, torch's threads, the
+    memory, the date, and the seconds; where an interrupted run was resumed, those since then.
+    """
+    took = {"seconds": round(seconds, 1), "resumed": resumed}
+    return json.dumps({"commit": _commit()} | describe() | took)
+
+
+@cache
+def _commit() -> str:
+    """The clone's commit; `unknown` outside a clone and without git."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude", "*"]
+    if not paths.IN_CLONE:
+        return "unknown"
+    try:
+        ran = subprocess.run(command, cwd=paths.DATA, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return ran.stdout.strip()
+
+
+def write(path: Path, table: pl.DataFrame, metadata: dict[str, str]) -> None:
     """Writes beside the file's place, then moves it there in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, file = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -170,6 +218,10 @@ def _write(path: Path, table: pl.DataFrame, metadata: dict[str, str]) -> None:
         os.replace(file, path)
     finally:
         Path(file).unlink(missing_ok=True)
+
+
+def _path_of(method: Callable[..., Scores], pairs: PromptPairs, key: dict[str, Any]) -> Path:
+    return _path(f"{method.__name__}-{Path(pairs.task).stem}", key)
 
 
 def _path(name: str, key: dict[str, Any]) -> Path:

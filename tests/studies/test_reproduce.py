@@ -27,7 +27,7 @@ N = 4
 @pytest.fixture
 def of_tiny(tiny_directory, monkeypatch, tmp_path) -> Path:
     """The tiny model as that of record, and an empty folder of results."""
-    monkeypatch.setenv("ANALYSIS_MODEL", str(tiny_directory))
+    monkeypatch.setenv("ANALYSIS_TESTBED", str(tiny_directory))
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
     return tmp_path
 

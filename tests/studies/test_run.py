@@ -13,7 +13,7 @@ from analysis.tasks import TASKS
 @pytest.fixture
 def of_tiny(tiny_directory, monkeypatch, tmp_path):
     """The tiny model as that of record, and an empty folder of results."""
-    monkeypatch.setenv("ANALYSIS_MODEL", str(tiny_directory))
+    monkeypatch.setenv("ANALYSIS_TESTBED", str(tiny_directory))
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
     return tmp_path
 
@@ -48,7 +48,7 @@ def test_units_that_share_scores_are_in_one_chain_and_the_last_one_waits():
 
 
 def test_another_model_is_compared_with_its_control_alone(monkeypatch):
-    monkeypatch.setenv("ANALYSIS_MODEL", "gpt2-small")
+    monkeypatch.setenv("ANALYSIS_TESTBED", "gpt2-small")
     plan = [unit for chain in run.units(record()) for unit in chain]
     assert {unit.model for unit in plan} == {"gpt2-small", UNTRAINED}
 

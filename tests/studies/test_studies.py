@@ -8,6 +8,7 @@ from analysis.studies import (
     UNTRAINED,
     Record,
     is_testbed,
+    language_model,
     loaded,
     models_compared,
     one,
@@ -22,13 +23,14 @@ ROWS = [
 ]
 
 
-def test_the_record_is_what_the_environment_says(monkeypatch):
-    monkeypatch.delenv("ANALYSIS_MODEL", raising=False)
-    monkeypatch.delenv("ANALYSIS_PROMPTS", raising=False)
-    assert record() == Record("testbed", 100)
-    monkeypatch.setenv("ANALYSIS_MODEL", "testbed-2")
+def test_both_models_are_what_the_environment_says(monkeypatch):
+    for name in ("ANALYSIS_TESTBED", "ANALYSIS_MODEL", "ANALYSIS_PROMPTS"):
+        monkeypatch.delenv(name, raising=False)
+    assert (record(), language_model()) == (Record("testbed", 100), Record("smollm2", 100))
+    monkeypatch.setenv("ANALYSIS_TESTBED", "testbed-2")
+    monkeypatch.setenv("ANALYSIS_MODEL", "gpt2-small")
     monkeypatch.setenv("ANALYSIS_PROMPTS", "12")
-    assert record() == Record("testbed-2", 12)
+    assert (record(), language_model()) == (Record("testbed-2", 12), Record("gpt2-small", 12))
 
 
 @pytest.mark.parametrize("prompts", ["", "0", "-3", "many", "1.5"])
@@ -39,9 +41,9 @@ def test_a_record_of_no_prompts_is_an_error(monkeypatch, prompts):
 
 
 def test_a_testbed_is_compared_with_all_testbeds_and_another_model_with_its_control(monkeypatch):
-    monkeypatch.setenv("ANALYSIS_MODEL", "testbed-3")
+    monkeypatch.setenv("ANALYSIS_TESTBED", "testbed-3")
     assert models_compared() == ["testbed", "testbed-2", "testbed-3", UNTRAINED]
-    monkeypatch.setenv("ANALYSIS_MODEL", "gpt2-small")
+    monkeypatch.setenv("ANALYSIS_TESTBED", "gpt2-small")
     assert models_compared() == ["gpt2-small", UNTRAINED]
 
 
@@ -53,7 +55,7 @@ def test_a_folder_with_a_testbeds_name_is_no_testbed(monkeypatch, tmp_path, tiny
 
 
 def test_the_control_has_the_records_shape_and_other_weights(monkeypatch, tiny_directory):
-    monkeypatch.setenv("ANALYSIS_MODEL", str(tiny_directory))
+    monkeypatch.setenv("ANALYSIS_TESTBED", str(tiny_directory))
     model, control = record().model, loaded(UNTRAINED)
     assert loaded(UNTRAINED) is control and record().model is model
     assert control.cfg.n_layers == model.cfg.n_layers == 3
