@@ -33,7 +33,7 @@ Examples:
 """
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -46,6 +46,7 @@ from analysis.choices import KINDS, Kind
 RESAMPLES = 1000
 BATCH = 200
 LEVEL = 0.95
+NEARLY_ONE = 1 - 1e-7  # where atanh is still finite
 ROUNDING = 1e-12  # relative to the terms of a sum, whose rounding errors are smaller
 
 Rows = Float[np.ndarray, "row component"]
@@ -202,13 +203,60 @@ def correlation_across_prompts(a: ArrayLike, b: ArrayLike) -> Estimate:
     standard error, the interval so many of them as t's quantile for n - 1 degrees of freedom says.
     Noise can take r past ±1: value and interval are cut there.
     """
-    a, b = (_centred(side) for side in _matrices(a, b))
-    shared, one, other = (_sums_across(*sides) for sides in ((a, b), (a, a), (b, b)))
-    r = _ratio(shared, np.sqrt(np.maximum(one, 0) * np.maximum(other, 0)))
-    error = np.sqrt((len(a) - 1) * r[1:].var())
-    reach = t.ppf((1 + LEVEL) / 2, len(a) - 1) * error
-    value, low, high = np.clip([r[0], r[0] - reach, r[0] + reach], -1, 1).tolist()
-    return Estimate(value, error.item(), low, high)
+    sums = _sums_of_pairs(*_matrices(a, b))
+    return _with_jackknife(_correlation(*sums), most=1.0)
+
+
+def slope_across_prompts(a: ArrayLike, b: ArrayLike) -> Estimate:
+    """The slope of b's means on a's, from products of different prompts only.
+
+    Σ_{p≠q} a_p·b_q / Σ_{p≠q} a_p·a_q, with rows centred over components: a's noise does not flatten
+    it. sd and interval are found as those of `correlation_across_prompts`.
+    """
+    return _with_jackknife(_slope(*_sums_of_pairs(*_matrices(a, b))), most=np.inf)
+
+
+def of_sampled_components(
+    a: ArrayLike, b: ArrayLike, strata: ArrayLike, size: int
+) -> tuple[Estimate, Estimate]:
+    """Pearson's r and the slope of b on a, over components of which only some were measured.
+
+    Both are those of the sample, from products of different prompts. Their intervals count that
+    prompts and that components were drawn: the variances of the delete-one jackknives over prompts
+    and over each stratum's components add up, with Satterthwaite's degrees of freedom, for r on the
+    scale of atanh. Each stratum counts alike, and what was drawn entirely adds no variance.
+
+    Treat them as 90 % intervals: the few neurons that matter most are seldom drawn. Simulated on
+    the testbed's scores, with 24 prompts and 24 of 768 neurons of each layer, r's interval held in
+    87 % (IG) and 91 % (AtP) of samples of 32 layers, those of all tasks and directions together,
+    and the slope's in 95 % and 93 %. Of the 4 layers of one task, r's held in 87 % and 92 % on
+    average and in 78 % at worst, the slope's in 92 % and 84 %, at worst 71 %.
+
+    Args:
+        a: (prompt, component), the sampled components only.
+        b: of the same shape.
+        strata: each component's stratum, such as its layer; equally many are of each.
+        size: how many components a stratum has, drawn or not.
+
+    Raises:
+        ValueError: for strata of different numbers of components, of one, or of more than `size`.
+    """
+    first, second = _matrices(a, b)
+    drawn = _members(np.asarray(strata), first.shape[1], size)
+    by_prompt = _sums_of_pairs(first, second)
+    by_component = [_sums_without_each(*sides) for sides in _pairs(first, second)]
+
+    def estimate(statistic: Callable, scale: Callable, back: Callable) -> Estimate:
+        value, *without = scale(statistic(*by_prompt))
+        of_strata = scale(statistic(*by_component))[drawn]
+        spreads = (1 - drawn.shape[1] / size) * _jackknife(of_strata)
+        parts = [(_jackknife(np.array(without)), len(first) - 1)]
+        parts += [(spread, drawn.shape[1] - 1) for spread in spreads.tolist()]
+        reach = _reach(parts)
+        ends = back(value - reach), back(value), back(value + reach)
+        return Estimate(float(ends[1]), np.nan, float(ends[0]), float(ends[2]))
+
+    return estimate(_correlation, _atanh, np.tanh), estimate(_slope, np.asarray, np.asarray)
 
 
 def measure_overlap(a: ArrayLike, b: ArrayLike, seed: int = 0) -> Estimate:
@@ -297,6 +345,65 @@ def _centred(rows: Rows) -> Rows:
     return np.where(constant, 0, rows - rows.mean(axis=1, keepdims=True))
 
 
+def _pairs(a: Rows, b: Rows) -> tuple[tuple[Rows, Rows], ...]:
+    """What a correlation is made of."""
+    return (a, b), (a, a), (b, b)
+
+
+def _sums_of_pairs(a: Rows, b: Rows) -> list[Float[np.ndarray, " left_out"]]:
+    return [_sums_across(*sides) for sides in _pairs(_centred(a), _centred(b))]
+
+
+def _correlation(shared: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return _ratio(shared, np.sqrt(np.maximum(one, 0) * np.maximum(other, 0)))
+
+
+def _slope(shared: np.ndarray, one: np.ndarray, _: np.ndarray) -> np.ndarray:
+    return _ratio(shared, np.maximum(one, 0))
+
+
+def _with_jackknife(values: Float[np.ndarray, " left_out"], most: float) -> Estimate:
+    """An estimate from its value and those without each prompt, cut where it is past `most`."""
+    error = float(np.sqrt(_jackknife(values[1:])))
+    reach = t.ppf((1 + LEVEL) / 2, len(values) - 2) * error
+    found = [values[0], values[0] - reach, values[0] + reach]
+    value, low, high = np.clip(found, -most, most).tolist()
+    return Estimate(value, error, low, high)
+
+
+def _jackknife(values: Float[np.ndarray, "*rows unit"]) -> Any:
+    """The variance of a statistic, from its values without each unit."""
+    return (values.shape[-1] - 1) * values.var(axis=-1)
+
+
+def _reach(parts: list[tuple[Any, int]]) -> float:
+    """Half an interval's width for the sum of independent variances, each with its degrees.
+
+    Satterthwaite 1946.
+    """
+    variance = sum(part for part, _ in parts)
+    below = sum(part**2 / degrees for part, degrees in parts if part)
+    if not below:
+        return float(variance)  # 0 or NaN
+    return float(t.ppf((1 + LEVEL) / 2, variance**2 / below) * np.sqrt(variance))
+
+
+def _atanh(r: np.ndarray) -> np.ndarray:
+    return np.arctanh(np.clip(r, -NEARLY_ONE, NEARLY_ONE))
+
+
+def _members(strata: np.ndarray, components: int, size: int) -> np.ndarray:
+    """The indices of each stratum's components, a row per stratum."""
+    rows = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
+    counts = {len(row) for row in rows}
+    if strata.shape != (components,) or len(counts) != 1 or not 2 <= min(counts) <= size:
+        raise ValueError(
+            f"Strata of {sorted(counts)} of {size} components were given for {components}: "
+            "expected one for each component, and the same number in each, from 2 to all it has."
+        )
+    return np.array(rows)
+
+
 def _sums_across(a: Rows, b: Rows) -> Float[np.ndarray, " left_out"]:
     """Σ_{p≠q} a_p·b_q over all prompts, then without each; 0 where only rounding is left.
 
@@ -306,6 +413,14 @@ def _sums_across(a: Rows, b: Rows) -> Float[np.ndarray, " left_out"]:
     whole = of_a @ of_b - products.sum()
     sums = np.append(whole, whole - a @ of_b - b @ of_a + 2 * products)
     return np.where(np.abs(sums) > ROUNDING * np.abs(products).sum(), sums, 0)
+
+
+def _sums_without_each(a: Rows, b: Rows) -> Float[np.ndarray, " component"]:
+    """Σ_{p≠q} a_p·b_q of rows centred over components, without each of these in turn."""
+    own = a.sum(axis=0) * b.sum(axis=0) - (a * b).sum(axis=0)
+    of_a, of_b = (side.sum(axis=1, keepdims=True) - side for side in (a, b))
+    means = of_a.sum(axis=0) * of_b.sum(axis=0) - (of_a * of_b).sum(axis=0)
+    return own.sum() - own - means / (a.shape[1] - 1)
 
 
 def _jaccard(first: np.ndarray, second: np.ndarray) -> Float[np.ndarray, " row"]:

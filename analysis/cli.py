@@ -32,7 +32,9 @@ def main() -> None:
 
 @app.command()
 def run(
-    model: Annotated[str, Option(help="Its name; by default ANALYSIS_MODEL, or testbed.")] = "",
+    model: Annotated[
+        str, Option(help="The language model's name; by default ANALYSIS_MODEL, or smollm2.")
+    ] = "",
     n: Annotated[int | None, Option(help="Prompts per task; by default the report's.")] = None,
     seed: Annotated[int, Option(help="Which prompts are drawn.")] = 0,
 ) -> None:

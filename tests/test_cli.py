@@ -70,6 +70,7 @@ def test_train_saves_a_checkpoint_with_its_card(tmp_path, monkeypatch):
 @pytest.fixture
 def said(monkeypatch, tmp_path):
     """What the command line ends with, in this process."""
+    monkeypatch.delenv("ANALYSIS_TESTBED", raising=False)
     monkeypatch.setenv("ANALYSIS_MODEL", "testbed")
     monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
 

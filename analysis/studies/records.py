@@ -143,13 +143,18 @@ MEASUREMENTS = {
 Name = tuple[str, Direction, str]  # task, direction, measurement
 
 
-def names(tasks: tuple[str, ...] = tuple(TASKS)) -> list[Name]:
+def measurements(task: str, direction: Direction) -> list[str]:
+    """What is measured on a task in a direction."""
+    found = MEASUREMENTS.items()
+    return [name for name, of in found if task in of.tasks and direction in of.directions]
+
+
+def names() -> list[Name]:
     """Every record's task, direction and measurement, the cheap measurements first."""
     return [
         (task, direction, name)
-        for name, of in MEASUREMENTS.items()
-        for task, direction in product(of.tasks, of.directions)
-        if task in tasks
+        for name, task, direction in product(MEASUREMENTS, TASKS, DIRECTIONS)
+        if name in measurements(task, direction)
     ]
 
 
@@ -163,6 +168,11 @@ def path_of(model: str, task: str, direction: Direction, measurement: str) -> Pa
 def exists(model: str, task: str, direction: Direction, measurement: str) -> bool:
     """Whether this record ships; a directory here that has a model's name is another model."""
     return path_of(model, task, direction, measurement).exists() and not Path(model).is_dir()
+
+
+def ship(model: str) -> bool:
+    """Whether all records of a model do."""
+    return all(exists(model, *name) for name in names())
 
 
 def read(model: str, task: str, direction: Direction, measurement: str) -> Recorded:

@@ -8,7 +8,7 @@ Examples:
     >>> from analysis.studies import Record
     >>> from analysis.studies.run import units
     >>> [unit.study for unit in units(Record("testbed", 100))[0]]
-    ['aligned_baselines', 'consequences', 'circuits', 'name_readers']
+    ['aligned_baselines', 'every_neuron', 'consequences', 'circuits', 'name_readers']
 """
 
 import os
@@ -23,18 +23,32 @@ import polars as pl
 import torch
 from tqdm import tqdm
 
-from analysis.studies import UNTRAINED, Record, is_testbed, loaded, models_compared, record, store
+from analysis.studies import (
+    UNTRAINED,
+    Record,
+    is_testbed,
+    language_model,
+    loaded,
+    models_compared,
+    record,
+    records,
+    store,
+)
 from analysis.studies.aligned_baselines import aligned_baselines
 from analysis.studies.alignment import baselines, steps
 from analysis.studies.consequences import across_models, circuits, consequences
 from analysis.studies.mediators import head_to_head, latent_question, name_readers
 from analysis.studies.original import original
 from analysis.studies.reproduce import reproduction
+from analysis.studies.stand_ins import every_neuron, sampled_neurons
 from analysis.tasks import TASKS, load_task
 
 # These take as many prompts as a run is asked for, the others as many as they do by default.
-_ON_ALL_PROMPTS = (aligned_baselines, consequences, circuits, name_readers, original, reproduction)
-_OVER_MODELS = (across_models, latent_question)  # by their names
+_ON_ALL_PROMPTS = (
+    *(aligned_baselines, consequences, circuits, name_readers, original, reproduction),
+    *(every_neuron, sampled_neurons),
+)
+_OVER_MODELS = (across_models, latent_question, sampled_neurons)  # by their names
 _STUDIES = (*_ON_ALL_PROMPTS, *_OVER_MODELS, baselines, steps, head_to_head)
 STUDIES: dict[str, Callable] = {study.__name__: study for study in _STUDIES}
 ALL_TASKS = "all tasks"  # the task of a unit that needs every task's scores
@@ -56,11 +70,13 @@ Chain = tuple[Unit, ...]
 
 def units(about: Record) -> list[Chain]:
     """The plan, the chains that take longest first; the last one reads what others computed."""
-    grid = [(["aligned_baselines", "consequences", "circuits"], about.name, task) for task in TASKS]
+    shared = ("aligned_baselines", "every_neuron", "consequences", "circuits")
+    grid = [([*shared], about.name, task) for task in TASKS]
     grid[list(TASKS).index("ioi")][0].append("name_readers")
     for name in models_compared():
         studies = ["across_models"] if name == UNTRAINED else ["across_models", "latent_question"]
         grid += [(studies, name, task) for task in TASKS]
+    grid += [(["sampled_neurons"], language_model().name, task) for task in TASKS]
     alone = ("baselines", "steps", "head_to_head")
     grid += [([study], about.name, task) for study in alone for task in TASKS]
     grid.append((["original", "reproduction"], about.name, ALL_TASKS))
@@ -68,7 +84,7 @@ def units(about: Record) -> list[Chain]:
 
 
 def run(n: int | None = None, seed: int = 0, processes: int | None = None) -> pl.DataFrame:
-    """Computes every study on the model of record, unless that was done before.
+    """Computes every study on the testbed and the language model, unless that was done before.
 
     Columns: study, model, task, and the seconds of each unit in its process; the last row has the
     seconds of all by the clock, and the number of processes for its task. By default n is the
@@ -78,17 +94,23 @@ def run(n: int | None = None, seed: int = 0, processes: int | None = None) -> pl
     about = record() if n is None else record()._replace(prompts=n)
     for task in TASKS:
         load_task(task, about.model, n=about.prompts, seed=seed)  # bad input ends before any work
+    if seed != records.SEED or not records.ship(language_model().name):
+        _ = language_model().model
     if processes is None:
         processes = min(os.cpu_count() or 1, 4) if is_testbed(about.name) else 1
     compute = partial(_seconds_of, about, seed, processes)
-    return store.frame(_KEPT_AS, compute, about.model, about.prompts, seed)
+    return store.frame(_KEPT_AS, compute, *_run_of(about), seed)
 
 
 def seconds_taken(n: int | None = None, seed: int = 0) -> pl.DataFrame:
     """The frame that `run` kept; without rows where it has not run."""
     about = record() if n is None else record()._replace(prompts=n)
-    kept = store.kept_frame(_KEPT_AS, about.model, about.prompts, seed)
+    kept = store.kept_frame(_KEPT_AS, *_run_of(about), seed)
     return pl.DataFrame(schema=_COLUMNS) if kept is None else kept
+
+
+def _run_of(about: Record) -> tuple[store.Fact, ...]:
+    return about.model, about.prompts, language_model().name
 
 
 def _seconds_of(about: Record, seed: int, processes: int) -> pl.DataFrame:

@@ -12,8 +12,9 @@ from analysis.tasks import TASKS
 
 @pytest.fixture
 def of_tiny(tiny_directory, monkeypatch, tmp_path):
-    """The tiny model as that of record, and an empty folder of results."""
+    """The tiny model in place of both, and an empty folder of results."""
     monkeypatch.setenv("ANALYSIS_TESTBED", str(tiny_directory))
+    monkeypatch.setenv("ANALYSIS_MODEL", str(tiny_directory))
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
     return tmp_path
 
@@ -22,7 +23,8 @@ def of(study: str, plan: list[Unit]) -> set[tuple[str, str]]:
     return {(unit.model, unit.task) for unit in plan if unit.study == study}
 
 
-def test_the_plan_has_every_study_once_on_each_model_and_task():
+def test_the_plan_has_every_study_once_on_each_model_and_task(monkeypatch):
+    monkeypatch.delenv("ANALYSIS_MODEL", raising=False)
     plan = [unit for chain in run.units(Record("testbed", 100)) for unit in chain]
     assert len(set(plan)) == len(plan)
     assert {unit.study for unit in plan} == set(run.STUDIES)
@@ -30,7 +32,8 @@ def test_the_plan_has_every_study_once_on_each_model_and_task():
     trained = {(name, task) for name in ("testbed", "testbed-2", "testbed-3") for task in TASKS}
     for study in ("aligned_baselines", "consequences", "circuits", "baselines", "steps"):
         assert of(study, plan) == here, study
-    assert of("head_to_head", plan) == here
+    assert of("head_to_head", plan) == of("every_neuron", plan) == here
+    assert of("sampled_neurons", plan) == {("smollm2", task) for task in TASKS}
     assert of("name_readers", plan) == {("testbed", "ioi")}
     assert of("latent_question", plan) == trained
     assert of("across_models", plan) == trained | {(UNTRAINED, task) for task in TASKS}
@@ -43,14 +46,16 @@ def test_units_that_share_scores_are_in_one_chain_and_the_last_one_waits():
     assert all(len(of_chain) == 1 for of_chain in about)
     assert {unit.task for unit in last} == {ALL_TASKS}
     assert [unit.study for unit in chains[0]] == [
-        *("aligned_baselines", "consequences", "circuits", "name_readers")
+        *("aligned_baselines", "every_neuron", "consequences", "circuits", "name_readers")
     ]
 
 
 def test_another_model_is_compared_with_its_control_alone(monkeypatch):
     monkeypatch.setenv("ANALYSIS_TESTBED", "gpt2-small")
     plan = [unit for chain in run.units(record()) for unit in chain]
-    assert {unit.model for unit in plan} == {"gpt2-small", UNTRAINED}
+    assert {unit.model for unit in plan if unit.study != "sampled_neurons"} == {
+        *("gpt2-small", UNTRAINED)
+    }
 
 
 def test_processes_compute_what_one_process_does(of_tiny, monkeypatch):
@@ -111,10 +116,10 @@ def test_a_unit_is_computed_on_its_model_and_task_with_the_runs_prompts(of_tiny,
     rows = run._in_turn(chain, n=7, seed=3, progress=False)
     assert [row[:3] for row in rows] == list(chain)
     for study, (about, settings) in told.items():
-        several = study in ("across_models", "latent_question")
+        several = study in ("across_models", "latent_question", "sampled_neurons")
         assert about == [model] if several else about is record().model
         assert settings.pop("seed") == 3 and settings.pop("progress") is False
-        few = study in ("baselines", "steps", "head_to_head") or several
+        few = study in ("baselines", "steps", "head_to_head", "across_models", "latent_question")
         assert settings.pop("n", None) == (None if few else 7)
         assert settings == ({} if study == "name_readers" else {"tasks": ("ioi",)})
 
