@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, linregress, pearsonr, spearmanr, t
 
-from analysis import Scores, activation_patching, integrated_gradients, load_task
+from analysis import Scores, activation_patching, agreement, integrated_gradients, load_task
 from analysis.agreement import (
     average,
     average_correlation,
@@ -447,3 +447,66 @@ def test_overlap_of_anything_but_masks_is_an_error():
     for one in (scores(0)[0].reshape(6, 15), np.array([[1.0, 0.5]])):
         with pytest.raises(ValueError, match="masks"):
             measure_overlap(one > 0, one)
+
+
+def sampled(
+    seed: int, prompts: int = 12, drawn: int = 5
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    random, strata = np.random.default_rng(seed), np.repeat([0, 1, 2], drawn)
+    truth = random.normal(size=3 * drawn)
+    a, b = (truth + random.normal(size=(prompts, 3 * drawn)) for _ in range(2))
+    return a, 2 * b, strata
+
+
+def test_r_and_slope_of_sampled_components_are_those_of_different_prompts():
+    a, b, strata = sampled(0)
+    r, slope = agreement.of_sampled_components(a, b, strata, size=50)
+    assert r.mean == pytest.approx(agreement.correlation_across_prompts(a, b).mean)
+    assert slope.mean == pytest.approx(agreement.slope_across_prompts(a, b).mean)
+
+
+def test_sampled_components_are_left_out_one_at_a_time():
+    a, b, _ = sampled(1)
+    without = [np.delete(of, 4, axis=1) for of in (a, b)]
+    centred = [of - of.mean(axis=1, keepdims=True) for of in without]
+    expected = sum(centred[0][p] @ centred[1][q] for p in range(12) for q in range(12) if p != q)
+    assert agreement._sums_without_each(a, b)[4] == pytest.approx(expected)
+
+
+def test_what_was_drawn_entirely_adds_no_width_and_what_was_not_does():
+    a, b, strata = sampled(2)
+    whole, part = (agreement.of_sampled_components(a, b, strata, size) for size in (5, 500))
+    slope = agreement.slope_across_prompts(a, b)
+    assert (whole[1].low, whole[1].high) == pytest.approx((slope.low, slope.high))
+    assert part[1].low < whole[1].low and part[1].high > whole[1].high
+
+
+def test_r_past_one_has_no_interval():
+    a, b, strata = sampled(2)
+    assert (agreement.correlation_across_prompts(a, b)).mean == 1
+    r, _ = agreement.of_sampled_components(a, b, strata, size=50)
+    assert r.mean == pytest.approx(1) and np.isnan([r.low, r.high]).all()
+
+
+def test_intervals_of_sampled_components_cover_a_known_truth():
+    """12 of 120 components of each stratum and 20 prompts, as much noise as signal."""
+    random = np.random.default_rng(0)
+    one = random.normal(size=360)
+    other = one + 0.5 * random.normal(size=360)
+    truths = pearsonr(one, other).statistic, np.cov(one, other)[0, 1] / one.var(ddof=1)
+    hits, strata = np.zeros(2), np.repeat([0, 1, 2], 12)
+    for _ in range(300):
+        draws = [random.choice(120, 12, replace=False) + 120 * stratum for stratum in range(3)]
+        at = np.concatenate(draws)
+        a, b = (of[at] + random.normal(size=(20, 36)) for of in (one, other))
+        found = agreement.of_sampled_components(a, b, strata, 120)
+        hits += [of.low <= truth <= of.high for of, truth in zip(found, truths, strict=True)]
+    assert (hits / 300 >= 0.9).all() and (hits / 300 <= 0.99).all()
+
+
+@pytest.mark.parametrize("strata", [[0] * 15, [0] * 14 + [1], [*range(15)], [0, 1]])
+def test_strata_that_are_no_design_are_one_sentence(strata):
+    a, b, _ = sampled(3)
+    size = 10
+    with pytest.raises(ValueError, match="Strata of .* were given for 15"):
+        agreement.of_sampled_components(a, b, strata, size)

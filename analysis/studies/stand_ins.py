@@ -165,7 +165,7 @@ def _compare_kind(ap: Scores, method: Scores, kind: Kind, seed: int) -> Rows:
     a, b = (scores.of(kind)[:prompts].numpy() for scores in (ap, method))
     if not a.size:
         return
-    measured = ~np.isnan(a).any(axis=0)
+    measured: np.ndarray = np.logical_not(np.isnan(a).any(axis=0))
     counts, width = measured.sum(axis=1), measured.shape[1]
 
     def rows(layer: int | None, of: np.ndarray, estimates: Iterable[tuple]) -> Rows:
@@ -189,7 +189,8 @@ def _of_all(
     kind: Kind, a: Values, b: Values, seed: int, top: tuple[int, ...] = ()
 ) -> Iterator[tuple[str, int | None, Estimate]]:
     """Statistic, k and estimate, of components that were all measured."""
-    statistics = {("overlap", k): agreement.overlap_at(k) for k in top if k < a.shape[1]}
+    statistics: dict[tuple[str, int | None], agreement.Statistic] = {}
+    statistics |= {("overlap", k): agreement.overlap_at(k) for k in top if k < a.shape[1]}
     if kind == "heads":
         statistics |= {("Pearson", None): agreement.pearson, ("slope", None): agreement.slope}
     else:
