@@ -1,32 +1,37 @@
-"""How the pages speak of results: a guard for a sentence, and the model that numbers are of."""
+"""How the pages speak of results: a guard for a sentence, and the models that numbers are of."""
 
 from typing import Any
 
 from IPython import get_ipython
 from IPython.display import Markdown
 
-from analysis.studies import is_testbed, record
+from analysis.studies import Record, is_testbed, record
 
 _GUARD = """\
 ::: {{.callout-warning .claim title="Does this hold here?"}}
-What follows was written for other results, and does not hold for the model `{model}` with {prompts}
+What follows was written for other results, and does not hold for {models} with {prompts}
 prompts per task.
 :::"""
 
 
-def claim(holds: bool) -> Markdown | None:
-    """Nothing where a sentence holds; where it doesn't, a callout that says so to the reader."""
+def claim(holds: bool, *beside: Record) -> Markdown | None:
+    """Nothing where a sentence holds; where it doesn't, a callout that says so to the reader.
+
+    A sentence is about the model of record and the ones `beside` it.
+    """
     if holds:
         return None
-    about = record()
-    return Markdown(_GUARD.format(model=about.name, prompts=about.prompts))
+    names = [f"`{about.name}`" for about in (record(), *beside)]
+    models = f"the model{'s' * bool(beside)} {' and '.join(names)}"
+    return Markdown(_GUARD.format(models=models, prompts=record().prompts))
 
 
-def badge() -> Markdown:
-    """Which model the page's numbers are of."""
+def badge(*beside: Record) -> Markdown:
+    """Which model the page's numbers are of, and which language models it shows beside it."""
     name = record().name
     what = "4-layer testbed" if is_testbed(name) else "not the shipped testbed"
-    return Markdown(f"[Model: `{name}`, {what}]{{.badge}}")
+    others = "".join(f"; `{about.name}`, language model" for about in beside)
+    return Markdown(f"[Model{'s' * bool(beside)}: `{name}`, {what}{others}]{{.badge}}")
 
 
 def _write_as_it_is(text: str, printer: Any, _: bool) -> None:

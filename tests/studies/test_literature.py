@@ -26,6 +26,16 @@ def test_flipped_prompts_explain_the_published_correlations_of_heads(found):
     assert found["heads_sd"] == pytest.approx(spread, abs=0.005)
 
 
+def test_repaired_correlations_are_those_beside_the_published_ones():
+    repaired = literature("repaired").filter(direction="noising", statistic="|r|")
+    aligned = repaired.filter(baseline="source")
+    expected = literature("correlations")["absolute"].to_list()
+    assert aligned["estimate"].to_list() == pytest.approx(expected, abs=0.0006)
+    assert repaired["task"].unique(maintain_order=True).to_list() == list(TASKS)
+    assert (repaired["low"] < repaired["estimate"]).all()
+    assert (repaired["estimate"] < repaired["high"]).all()
+
+
 def test_a_published_head_is_gpt2_smalls_and_has_one_role():
     heads = literature("heads")
     assert heads.select("task", "layer", "head").is_unique().all()
