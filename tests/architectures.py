@@ -4,7 +4,7 @@ The hooks are PyTorch's own, on transformers' own model: a head is a slice of wh
 attention's output projection, a neuron a column of what enters the MLP's.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -342,8 +342,7 @@ class BareHooks:
     @torch.no_grad()
     def ablated(self, components: list[Component]) -> Tensor:
         """The base run's metric with all of these components at their source activations."""
-        sites = {component[:2] for component in components}
-        values = {site: self.entering(site, self.source) for site in sites}
+        values = self.entering_all({component[:2] for component in components}, self.source)
         return self.metric(self.base, self.put_in(values, components))
 
     @torch.no_grad()
@@ -380,17 +379,23 @@ class BareHooks:
 
         return {site: partial(edit, site=site) for site in values}
 
-    @torch.no_grad()
     def entering(self, site: Site, tokens: Tensor, edits: Edits = NONE) -> Tensor:
         """What enters a site's output projection; nothing changes what it is given."""
-        seen: list[Tensor] = []
+        return self.entering_all([site], tokens, edits)[site]
 
-        def keep(activations: Tensor) -> Tensor:
-            seen.append(activations.clone())
+    @torch.no_grad()
+    def entering_all(
+        self, sites: Iterable[Site], tokens: Tensor, edits: Edits = NONE
+    ) -> dict[Site, Tensor]:
+        """The same of several sites, in one run."""
+        seen: dict[Site, Tensor] = {}
+
+        def keep(activations: Tensor, site: Site) -> Tensor:
+            seen[site] = activations.clone()
             return activations
 
-        self.metric(tokens, {**edits, site: keep})
-        return seen[0]
+        self.metric(tokens, {**edits, **{site: partial(keep, site=site) for site in sites}})
+        return seen
 
     def metric(self, tokens: Tensor, edits: Edits = NONE) -> Tensor:
         """Each prompt's metric, with what enters some sites' output projections edited."""

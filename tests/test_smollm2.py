@@ -1,17 +1,44 @@
 """SmolLM2, the real language model. Every test that loads it is here, so that one process does."""
 
 import json
+import random
+import warnings
+from typing import NamedTuple
 
+import numpy as np
 import pytest
+import torch
+from architectures import BareHooks, Component, grouped
 from gguf import GGUFReader
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
+from torch import Tensor
+from transformers import PreTrainedModel
 
-from analysis import load_task, model_card, paths
+from analysis import (
+    PromptPairs,
+    Scores,
+    activation_patching,
+    attribution_patching,
+    integrated_gradients,
+    load_task,
+    model_card,
+    paths,
+)
+from analysis.ablation import multi_ablated_performance
+from analysis.attribution.integrated_gradients import integrate_jointly
+from analysis.attribution.quadrature import quadrature
+from analysis.choices import KINDS, Kind
+from analysis.forward import forward_of
+from analysis.forward.decoder import Decoder
 from analysis.gguf_files import packaged
+from analysis.mediation import mediate
+from analysis.sites import Plan
+from analysis.sources import find, read_config, read_network
+from analysis.tasks import TASKS
 
 CARD = json.loads((paths.MODELS / "smollm2" / "evaluation.json").read_text())
 # llama.cpp's two patterns for a tokenizer of this kind: each digit, then GPT-2's words.
@@ -97,3 +124,125 @@ def test_the_card_beside_the_records_is_theirs():
     numbers = f"{found['accuracy']:.0%} | {found['clean']:.2f} | {found['corrupted']:.2f} |"
     assert f"| ioi | without BOS | {numbers}" in written
     assert all(both["with BOS"]["prompts"] == model_card.PROMPTS for both in CARD["tasks"].values())
+
+
+LAYERS, SIZES = 30, {"heads": 9, "neurons": 1536}
+COMPONENTS, TOLERANCE, STEPS = 40, 1e-4, 3
+
+
+class Beside(NamedTuple):
+    """A task's pairs, of one length, and the same in bare hooks on transformers' own network."""
+
+    pairs: PromptPairs
+    bare: BareHooks
+
+    def close(self, found: Tensor, expected: Tensor) -> bool:
+        """Relative to the largest |total effect|."""
+        metric = self.bare.metric(self.bare.base), self.bare.metric(self.bare.source)
+        allowed = TOLERANCE * (metric[1] - metric[0]).abs().max()
+        assert expected.abs().max() > 0, "nothing happens"
+        return bool((found - expected).abs().max() <= allowed)
+
+
+@pytest.fixture(scope="module")
+def engine(smollm2) -> Decoder:
+    """The exact one, of which no warning tells."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        forward = forward_of(smollm2)
+    assert isinstance(forward, Decoder)
+    return forward
+
+
+@pytest.fixture(scope="module")
+def network(smollm2) -> PreTrainedModel:
+    """transformers' own, from the file, as the bridge has not seen it."""
+    source = find("smollm2")
+    return read_network(source, read_config(source)).requires_grad_(False)
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def beside(request, smollm2, network) -> Beside:
+    pairs = load_task(request.param, smollm2, n=12)
+    two = next(group[:2] for group in pairs.groups() if len(group) > 1)
+    pairs = pairs.select(two)
+    return Beside(pairs, BareHooks(network, grouped("Llama"), pairs, heads=SIZES["heads"]))
+
+
+def drawn(kind: Kind, number: int) -> list[Component]:
+    """Components of a kind at random, of all layers."""
+    every = [(kind, layer, index) for layer in range(LAYERS) for index in range(SIZES[kind])]
+    return random.Random(f"{kind} {number}").sample(every, number)
+
+
+def test_patching_is_that_of_bare_hooks(smollm2, beside):
+    """Half of them heads, half neurons."""
+    chosen = {kind: drawn(kind, COMPONENTS // 2) for kind in KINDS}
+    asked = {kind: [at[1:] for at in components] for kind, components in chosen.items()}
+    found = activation_patching(smollm2, beside.pairs, components=asked)
+    every = [component for kind in KINDS for component in chosen[kind]]
+    values = beside.bare.entering_all({at[:2] for at in every}, beside.bare.source)
+    before = beside.bare.metric(beside.bare.base)
+    for kind, components in chosen.items():
+        runs = [
+            beside.bare.metric(beside.bare.base, beside.bare.put_in({at[:2]: values[at[:2]]}, [at]))
+            for at in components
+        ]
+        layers, indices = (list(of) for of in zip(*asked[kind], strict=True))
+        expected = torch.stack([run - before for run in runs], dim=1)
+        assert beside.close(found.of(kind)[:, layers, indices], expected)
+        assert found.of(kind).isfinite().sum() == len(beside.pairs) * len(components)
+
+
+def test_integration_is_that_of_bare_hooks(engine, beside):
+    plan = Plan(engine, beside.pairs)
+    for key in (("heads", 4), ("neurons", 22)):
+        found = torch.zeros(len(beside.pairs), SIZES[key[0]])
+        for part in plan.parts():
+            rule = quadrature("gauss-legendre", STEPS)
+            found[plan.rows(part)] = integrate_jointly(part.site(key), *rule)
+        assert beside.close(found, beside.bare.integrated(*key, STEPS))
+
+
+def test_ablation_of_a_set_is_that_of_bare_hooks(smollm2, beside):
+    components = drawn("neurons", 12)
+    mask = np.zeros((1, LAYERS, SIZES["neurons"]), dtype=bool)
+    for _, layer, index in components:
+        mask[0, layer, index] = True
+    found = multi_ablated_performance(smollm2, beside.pairs, mask, "neurons")[0]
+    before = beside.bare.metric(beside.bare.base)
+    assert beside.close(found - before, beside.bare.ablated(components) - before)
+
+
+def test_mediation_is_that_of_bare_hooks(smollm2, beside):
+    link = ("heads", 6, 2), ("neurons", 11, 321)
+    found = mediate(smollm2, beside.pairs, [link])[:3, :, 0]
+    assert all(map(beside.close, found, beside.bare.mediated(*link)))
+
+
+@pytest.fixture(scope="module")
+def of_one_prompt(smollm2) -> tuple[PromptPairs, Scores]:
+    """A prompt, and every component's AtP."""
+    pairs = load_task("gender-bias", smollm2, n=1)
+    return pairs, attribution_patching(smollm2, pairs)
+
+
+def test_attribution_patching_is_one_step_at_the_left_end(smollm2, of_one_prompt):
+    pairs, at_once = of_one_prompt
+    one_step = integrated_gradients(smollm2, pairs, steps=1, rule="left")
+    for kind in KINDS:
+        difference = (at_once.of(kind) - one_step.of(kind)).abs().max()
+        assert difference <= 1e-5 * at_once.total.abs().max()
+        assert at_once.of(kind).isfinite().all()
+
+
+def test_integration_to_a_tolerance_keeps_its_promise(smollm2, of_one_prompt):
+    """In every layer, as no warning says otherwise; the gradient at the base is far from it."""
+    pairs, at_once = of_one_prompt
+    ig = integrated_gradients(smollm2, pairs)
+    allowed = 1e-3 * ig.total.abs().max()
+    for kind in KINDS:
+        assert ig.gaps(kind).shape == (1, LAYERS)
+        assert ig.gaps(kind).abs().max() <= allowed
+        effects = ig.of(kind).sum(dim=2) - ig.gaps(kind)
+        assert (at_once.of(kind).sum(dim=2) - effects).abs().max() > 100 * allowed

@@ -10,7 +10,7 @@ import toy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import integrated_gradients, load_task
+from analysis import integrated_gradients, load_model, load_task
 from analysis.attribution.attribution_patching import gradient
 from analysis.attribution.integrated_gradients import (
     integrate_each_to,
@@ -18,8 +18,9 @@ from analysis.attribution.integrated_gradients import (
     integrate_jointly_to,
 )
 from analysis.attribution.quadrature import quadrature
-from analysis.choices import KINDS
+from analysis.choices import DIRECTIONS, KINDS
 from analysis.forward import forward_of
+from analysis.models import available_testbeds
 from analysis.sites import Plan
 from analysis.tasks import TASKS
 
@@ -118,6 +119,19 @@ def test_testbed_scores_are_those_of_64_gauss_legendre_steps(testbed, task):
             taken += part.work(site.layer) * (found.nodes.double().mean().item() - 1)
             fixed += part.work(site.layer) * 24
     assert taken <= fixed / 3
+
+
+@pytest.mark.parametrize("name", available_testbeds())
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_every_layer_of_every_testbed_is_as_exact_as_promised(name, direction):
+    """A warning, which would be an error here, is not needed."""
+    model = load_model(name)
+    for task in TASKS:
+        ig = integrated_gradients(model, load_task(task, model, n=10), direction)
+        allowed = 1e-3 * ig.total.abs().max()
+        for kind in KINDS:
+            assert ig.gaps(kind).shape == (10, model.cfg.n_layers)
+            assert (ig.gaps(kind).abs() <= allowed).all()
 
 
 def test_no_node_is_evaluated_twice_and_converged_prompts_are_left_out(testbed):
