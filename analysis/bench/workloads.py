@@ -1,12 +1,15 @@
-"""What is measured on: GPT-2 small's shape, random weights, prompts of the tasks' shapes.
+"""What is measured on: models and their prompts, random ones of a shape or real ones.
 
 And how many multiplications and additions the matrix products of a run take. At a position a block
-does 8 d² + 4 d n (queries, keys, values and output; the MLP), with d the width and n the neurons;
-attention 4 d for each position it may see or not; the unembedding 2 d for each column.
+does 4 d (h + k) + 4 d n, or 6 d n if its MLP is gated (queries and output, keys and values; the
+MLP), with d the width, n the neurons, h the width of all queries and k that of all keys, which in
+GPT-2 are d too; attention 4 h for each position it may see or not; the unembedding 2 d for each
+column.
 """
 
 import shutil
 import tempfile
+from collections import Counter
 from typing import NamedTuple
 
 import torch
@@ -15,20 +18,25 @@ from transformers import AutoModelForCausalLM, GPT2Config
 
 from analysis import paths
 from analysis.forward import BaseRun
+from analysis.forward.decoder import Decoder
 from analysis.metrics import Labels
-from analysis.tasks import TASKS, PromptPairs
+from analysis.sites import first_difference
+from analysis.tasks import TASKS, PromptPairs, load_task
 
 
 class Network(NamedTuple):
-    """A model's shape."""
+    """A model's shape; `queries` and `keys` are the widths of those of all heads."""
 
     layers: int
     width: int
     neurons: int
     vocabulary: int
+    queries: int
+    keys: int
+    gated: bool = False
 
 
-GPT2_SMALL = Network(layers=12, width=768, neurons=3072, vocabulary=50257)
+GPT2_SMALL = Network(12, width=768, neurons=3072, vocabulary=50257, queries=768, keys=768)
 
 
 class Shape(NamedTuple):
@@ -89,10 +97,31 @@ def random_pairs(
     return PromptPairs(task, metric, texts, texts, *sides, labels, trained)
 
 
+def shaped_pairs(task: str, model: TransformerBridge, prompts: int) -> PromptPairs:
+    """Random pairs of the task's shape and the model's vocabulary."""
+    return random_pairs(task, SHAPES[task], prompts, model.cfg.d_vocab)
+
+
+def real_pairs(task: str, model: TransformerBridge, prompts: int) -> PromptPairs:
+    """Of a hundred held-out pairs, at most so many of the shape that occurs most often."""
+    pairs = load_task(task, model, n=100)
+    sides = zip(pairs.clean_tokens, pairs.corrupted_tokens, strict=True)
+    shapes = [Shape(len(clean), first_difference(clean, other)) for clean, other in sides]
+    (most, _) = Counter(shapes).most_common(1)[0]
+    return pairs.select([index for index, shape in enumerate(shapes) if shape == most][:prompts])
+
+
 def network_of(run: BaseRun) -> Network:
-    """The shape of the model that was run."""
-    neurons, _, width = run.forward.writes(("neurons", 0)).shape
-    return Network(run.forward.layers, width, neurons, vocabulary=run.logits.shape[1])
+    """The shape of the model that was run, by the exact engine."""
+    forward = run.forward
+    assert isinstance(forward, Decoder)
+    neurons, _, width = forward.writes(("neurons", 0)).shape
+    heads, size, _ = forward.writes(("heads", 0)).shape
+    _, groups, _, _ = run.prefix[0][0].shape
+    vocabulary, gated = run.logits.shape[1], forward.blocks[0].mlp.gated
+    return Network(
+        *(forward.layers, width, neurons, vocabulary), heads * size, groups * size, gated
+    )
 
 
 def whole_run(network: Network, length: int) -> int:
@@ -112,11 +141,16 @@ def resumed_run(network: Network, shape: Shape, kind: str, layer: int, columns: 
         needed = 1 if at == network.layers - 1 else changed
         if at > layer:
             total += _block(network, needed, shape.length)
-            total += (changed - needed) * 4 * network.width**2
+            total += (changed - needed) * 4 * network.width * network.keys
         elif kind == "heads":
-            total += 4 * needed * network.width * network.neurons
+            total += needed * _mlp(network)
     return total
 
 
 def _block(network: Network, positions: int, length: int) -> int:
-    return positions * network.width * (8 * network.width + 4 * network.neurons + 4 * length)
+    projections = 4 * network.width * (network.queries + network.keys)
+    return positions * (projections + 4 * network.queries * length + _mlp(network))
+
+
+def _mlp(network: Network) -> int:
+    return (6 if network.gated else 4) * network.width * network.neurons
