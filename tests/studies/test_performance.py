@@ -117,6 +117,40 @@ def test_a_cut_saves_what_it_leaves_out():
     assert all(len(shares) == len(SHAPES) for shares in saved.values())
 
 
+def of_gradients(timings: list[dict], **more: list[dict]) -> dict:
+    """The cell on the language model and on gradients."""
+    found = {"timings": timings} | {getattr(measure, name): rows for name, rows in more.items()}
+    names = {"measured": found, "ratios": measure.ratios(found)}
+    return made.cell("performance", "schemas = ", **names)
+
+
+def test_what_was_not_measured_is_a_dash_and_an_empty_table(measured):
+    found = of_gradients(measured["timings"])
+    values = ("language_ratio", "fixed_ratio", "captum_ratio", "language_nodes", "atp_passes")
+    assert {found[name] for name in values} == {"–"}
+    assert len(found["by_gradients"]) == len(found["by_atp"]) == 0
+
+
+def test_the_slowest_task_speaks_for_all(measured):
+    """By hand, two tasks of each model: the lowest ratio and share, the most nodes and passes."""
+    tolerance, atp, timings = [], [], []
+    for number, task in enumerate(("ioi", "gender-bias"), start=1):
+        for model, ours in ((measure.SMOLLM2, 2.0), (GPT2_SHAPE, 1.0)):
+            about = {"model": model, "task": task, "kind": "heads", "layer": 0, "layers": 1.0}
+            row = about | {"rival": "another", "theirs": 20.0 * number, "ours": ours}
+            tolerance.append(row | {"nodes": 4.0 * number, "gap": 1e-4, "difference": 0.0})
+        passes = {"forward": [1.0, 1.0], "ours": [2.0 * number] * 2}
+        atp.append({"model": GPT2_SHAPE, "task": task, "prompts": 8} | passes)
+        about = {"model": measure.SMOLLM2, "method": "AP", "kind": "neurons", "task": task}
+        times = {"layer": 0, "theirs": [9.0 * number] * 2, "ours": [1.0] * 2}
+        timings.append(about | times | {"shares": [0.4 * number] * 2, "difference": 0.0})
+    found = of_gradients(measured["timings"] + timings, TOLERANCE=tolerance, ATP=atp)
+    expected = {"language_ratio": "9.0", "language_share": "40%", "atp_passes": "4.0"}
+    expected |= {"fixed_ratio": "10.0", "captum_ratio": "20.0"}
+    expected |= {"language_nodes": "8", "random_nodes": "8"}
+    assert {name: found[name] for name in expected} == expected
+
+
 def test_hours_on_gpt2_small_are_those_of_its_units(measured, monkeypatch):
     """By hand: seconds of a prompt in one direction by AP, and by a step of IG's eight."""
     ap = {
