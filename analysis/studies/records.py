@@ -52,7 +52,7 @@ from analysis.version import ALGORITHM
 
 SEED = 0  # of the prompts and of the sample of neurons
 SAMPLE, SAMPLE_PROMPTS = 24, 24  # neurons of each layer, patched on so many prompts
-INTEGRATED_PROMPTS = 32  # which two cores integrate in half an hour
+INTEGRATED_PROMPTS = 64  # which two cores integrate in half an hour
 LAYERS_PROMPTS = 8  # on which every neuron of two layers is patched
 _PER_PROMPT = ("base", "source", "heads", "neurons", "heads_gap", "neurons_gap")
 _ABOUT = ("method", "task", "direction", "baseline", "left_out")
