@@ -264,7 +264,7 @@ def documents(project: Path) -> set[str]:
     return {str(path.relative_to(project).with_suffix(".html")) for path in sources}
 
 
-def test_the_site_read_from_disk_keeps_nobody_out(rendered, paper, browser):
+def test_the_site_read_from_disk_is_accessible(rendered, paper, browser):
     """WCAG 2.1 AA by axe, alternative texts, contrast in charts, nothing wider than a phone."""
     crawl = Crawl(browser, rendered, rendered.as_uri() + "/")
     expect_none(crawl.read(obstacles_of_each_make))

@@ -1,4 +1,4 @@
-"""Trains the testbed: a small GPT-2 on generated text, the same for the same seed.
+"""Trains the testbed: a small GPT-2 on generated text; a seed gives the same model again.
 
 A step's text, its dropout and so its gradient depend on the seed and the step's number alone, so
 a run that was interrupted goes on from its last checkpoint to the same weights.
