@@ -4,8 +4,9 @@ A first-order estimate misses what a component does where the slope at the base 
 further on. Two such misses are common, and each has its repair (arXiv:2403.00745, section 3):
 
 - *QK fix*. A saturated softmax hardly moves with its queries and keys at first, whatever it does in
-  the end. What a component writes reaches a later layer's queries and keys directly, through the
-  residual stream. There the linear term, Δr · ∂m/∂r by way of that layer's pattern, gives way to
+  the end. Kramár et al. score query and key nodes so; here it is the direct effect of what a
+  component writes on later layers' queries and keys, through the residual stream. The linear term,
+  Δr · ∂m/∂r by way of a later layer's pattern, gives way to
   Σ (pattern(r + Δr) - pattern(r)) · ∂m/∂pattern, and the sum over later layers is added up. The
   pattern is computed again for each component in each later layer, so this takes about as long as
   activation patching would without its MLPs.
@@ -71,6 +72,8 @@ def _scores(
         effects = torch.stack([along(site, each.stream[site.key]) for each in passes])
         if slopes:
             effects = effects + _corrections(part, site, passes, slopes)
+        if dropping:
+            effects[site.layer] = 0  # nothing that the layer writes arrives anywhere
         scores[site.key] = (
             effects.abs().sum(dim=0) / (forward.layers - 1) if dropping else effects[0]
         )

@@ -113,16 +113,6 @@ def pairs(tiny):
     return load_task("ioi", tiny, n=4)
 
 
-@pytest.mark.parametrize("first", [0, 3])
-def test_nothing_dropped_is_the_plain_gradient(tiny, first):
-    forward = forward_of(tiny)
-    run = forward.run(random_tokens(tiny, 2, 6), first)
-    found = forward.sensitivity(run, readout(2)).stream
-    plain = forward.gradients(run, torch.zeros_like(run.embedded), readout(2))
-    for site, gradient in plain.items():
-        torch.testing.assert_close(found[site], gradient, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("dropped", range(3))
 def test_a_dropped_layer_is_one_that_hooks_detach(tiny, dropped):
     forward, tokens = forward_of(tiny), random_tokens(tiny, 2, 6)
@@ -195,6 +185,19 @@ def test_the_qk_fix_of_a_tiny_change_is_its_linear_term():
     for site in tiny_change.sites():
         scores = plain(site)
         assert (fixed(site) - scores).abs().max() < 1e-3 * scores.abs().max()
+
+
+def test_of_two_layers_grad_drop_leaves_the_qk_fix_nothing():
+    """The one later layer is left out in the one estimate that is not 0."""
+    config = GPT2Config(vocab_size=150, n_layer=2, n_head=2, n_embd=8, initializer_range=0.5)
+    model, pairs = random_model(config), random_pairs("ioi", Shape(6, 3), 2, 150)
+    plain, fixed, dropped, both = (
+        attribution_patching(model, pairs, repairs=of)
+        for of in ((), ("qk-fix",), ("grad-drop",), BOTH)
+    )
+    for kind in KINDS:
+        assert (plain.of(kind) - fixed.of(kind)).abs().max() > 1e-3
+        torch.testing.assert_close(both.of(kind), dropped.of(kind), rtol=1e-4, atol=1e-5)
 
 
 def test_grad_drop_needs_another_layer():
