@@ -39,13 +39,13 @@ def run(
     seed: Annotated[int, Option(help="Which prompts are drawn.")] = 0,
 ) -> None:
     """Compute every study that the report shows, unless that was done before, and keep it."""
-    from analysis.studies import record
+    from analysis.studies import exact_model
     from analysis.studies.aligned_baselines import aligned_baselines
     from analysis.studies.run import run as run_studies
 
     if model:
         os.environ["ANALYSIS_MODEL"] = model  # which the studies' processes inherit
-    about = record() if n is None else record()._replace(prompts=n)
+    about = exact_model() if n is None else exact_model()._replace(prompts=n)
     run_studies(about.prompts, seed)
     found = aligned_baselines(about.model, n=about.prompts, seed=seed)
     line = "{task:16} {direction:10} {kind:8} r of the means {estimate:.3f} [{low:.3f}, {high:.3f}]"

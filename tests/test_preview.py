@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from analysis.studies import Record
+from analysis.studies import Studied
 from report.furniture import preview
 from report.furniture.page import badge, claim
 from report.furniture.preview import execute, to_markdown
@@ -318,7 +318,7 @@ def test_a_claim_that_does_not_hold_is_a_callout(page, monkeypatch):
     made = page(f"# Page\n\n{claim(False).data}\n")
     assert '<div class="callout callout-warning claim">' in made
     assert "<code>mine</code> with 7 prompts" in made
-    assert "the models `mine` and `other` with 7" in claim(False, Record("other", 7)).data
+    assert "the models `mine` and `other` with 7" in claim(False, Studied("other", 7)).data
 
 
 def test_a_badge_names_the_model(monkeypatch):
@@ -330,7 +330,7 @@ def test_a_badge_names_the_model(monkeypatch):
 
 def test_a_badge_names_the_language_model_beside_the_testbed(monkeypatch):
     monkeypatch.setenv("ANALYSIS_TESTBED", "testbed")
-    shown = badge(Record("smollm2", 100)).data
+    shown = badge(Studied("smollm2", 100)).data
     assert shown == "[Models: `testbed`, 4-layer testbed; `smollm2`, language model]{.badge}"
 
 

@@ -9,11 +9,11 @@ and one task.
 
 Examples:
     >>> from analysis.agreement import Estimate
-    >>> from analysis.studies import language_model, one, record, tidy, wide
-    >>> record()
-    Record(name='testbed', prompts=100)
+    >>> from analysis.studies import language_model, one, exact_model, tidy, wide
+    >>> exact_model()
+    Studied(name='testbed', prompts=100)
     >>> language_model()
-    Record(name='smollm2', prompts=100)
+    Studied(name='smollm2', prompts=100)
     >>> rows = [{"task": "ioi", "kind": "heads", "estimate": Estimate(0.9, 0.1, 0.8, 1.0)}]
     >>> tidy(rows).columns
     ['task', 'kind', 'estimate', 'low', 'high', 'n']
@@ -41,7 +41,7 @@ from analysis.sources import find
 from analysis.studies import store
 from analysis.tasks import TASKS, PromptPairs, load_task
 
-# What stands for a model's name where an untrained network of the record's shape is meant.
+# What stands for a model's name where an untrained network of the exact model's shape is meant.
 UNTRAINED = "untrained"
 PROMPTS = 100
 FEW_PROMPTS = 12  # where several models or all pairs of layers are measured
@@ -49,7 +49,7 @@ _NAN = float("nan")
 Scored = tuple[PromptPairs, Scores, Scores]  # of a task in a direction: prompts, AP and IG
 
 
-class Record(NamedTuple):
+class Studied(NamedTuple):
     """A model that the report is about, by its name, and the number of prompts per task."""
 
     name: str
@@ -61,7 +61,7 @@ class Record(NamedTuple):
         return loaded(self.name)
 
 
-def record() -> Record:
+def exact_model() -> Studied:
     """The model in which everything is exact, as `ANALYSIS_TESTBED` and `ANALYSIS_PROMPTS` say.
 
     Where they are unset it is the testbed, and 100 prompts per task.
@@ -69,15 +69,15 @@ def record() -> Record:
     Raises:
         ValueError: where `ANALYSIS_PROMPTS` is no number of prompts.
     """
-    return Record(os.environ.get("ANALYSIS_TESTBED", "testbed"), _prompts())
+    return Studied(os.environ.get("ANALYSIS_TESTBED", "testbed"), _prompts())
 
 
-def language_model() -> Record:
+def language_model() -> Studied:
     """The language model beside the testbed, as `ANALYSIS_MODEL` says; SmolLM2 where it is unset.
 
-    Nothing is loaded before `.model` is asked for. Raises as `record` does.
+    Nothing is loaded before `.model` is asked for. Raises as `exact_model` does.
     """
-    return Record(os.environ.get("ANALYSIS_MODEL", "smollm2"), _prompts())
+    return Studied(os.environ.get("ANALYSIS_MODEL", "smollm2"), _prompts())
 
 
 def _prompts() -> int:
@@ -90,9 +90,9 @@ def _prompts() -> int:
 def loaded(name: str) -> TransformerBridge:
     """`load_model(name)`, or the control for the name `untrained`, loaded once a process.
 
-    The control has the shape of the model of record and the weights that training began at.
+    The control has the shape of the exact model and the weights that training began at.
     """
-    return _untrained(record().name) if name == UNTRAINED else _trained(name)
+    return _untrained(exact_model().name) if name == UNTRAINED else _trained(name)
 
 
 _trained, _untrained = functools.cache(load_model), functools.cache(load_untrained)
@@ -104,8 +104,8 @@ def is_testbed(name: str) -> bool:
 
 
 def models_compared() -> list[str]:
-    """Every testbed if the report is about one, else the model of record; and the control."""
-    name = record().name
+    """Every testbed if the report is about one, else the exact model; and the control."""
+    name = exact_model().name
     return [*(available_testbeds() if is_testbed(name) else [name]), UNTRAINED]
 
 

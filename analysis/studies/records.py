@@ -12,8 +12,8 @@ The file's metadata say under "key" what decides the numbers, as the cache does 
 and under "provenance" and "made" what they were computed with, when and where.
 
 Examples:
-    >>> from analysis.studies import Record, records
-    >>> record = records.measured(Record("testbed", 2), "ioi", "noising", "AtP")
+    >>> from analysis.studies import Studied, records
+    >>> record = records.measured(Studied("testbed", 2), "ioi", "noising", "AtP")
     >>> record.scores.heads.shape, record.mean.shape, record.averaged
     (torch.Size([2, 4, 8]), torch.Size([4, 768]), 2)
     >>> bool(record.scores.neurons.mean(dim=0).allclose(record.mean))
@@ -46,7 +46,7 @@ from analysis.attribution import (
 from analysis.checks import one_of
 from analysis.choices import DIRECTIONS, Direction, Kind
 from analysis.provenance import PROVENANCE
-from analysis.studies import PROMPTS, Record, language_model, store
+from analysis.studies import PROMPTS, Studied, language_model, store
 from analysis.tasks import TASKS, load_task
 from analysis.version import ALGORITHM
 
@@ -196,7 +196,7 @@ def read(model: str, task: str, direction: Direction, measurement: str) -> Recor
 
 
 def measured(
-    about: Record,
+    about: Studied,
     task: str,
     direction: Direction,
     measurement: str,
@@ -214,7 +214,7 @@ def measured(
 
 
 def compute(
-    about: Record,
+    about: Studied,
     task: str,
     direction: Direction,
     measurement: str,
@@ -303,7 +303,7 @@ def _read(table: pl.DataFrame, metadata: dict[str, str]) -> Recorded:
     return Recorded(Scores(**facts, **tensors, prompts=prompts), mean, variance, averaged, about)
 
 
-def make(about: Record) -> None:
+def make(about: Studied) -> None:
     """Computes and writes every record of a model; says what each took, and how long is left."""
     plan, seconds = names(), {}
     for index, name in enumerate(plan):

@@ -5,9 +5,9 @@ and no two processes compute the same. Studies keep their results, so that pages
 a run that was stopped goes on where it was.
 
 Examples:
-    >>> from analysis.studies import Record
+    >>> from analysis.studies import Studied
     >>> from analysis.studies.run import units
-    >>> [unit.study for unit in units(Record("testbed", 100))[0]]
+    >>> [unit.study for unit in units(Studied("testbed", 100))[0]]
     ['aligned_baselines', 'every_neuron', 'consequences', 'circuits', 'name_readers']
 """
 
@@ -25,12 +25,12 @@ from tqdm import tqdm
 
 from analysis.studies import (
     UNTRAINED,
-    Record,
+    Studied,
+    exact_model,
     is_testbed,
     language_model,
     loaded,
     models_compared,
-    record,
     records,
     store,
 )
@@ -68,7 +68,7 @@ class Unit(NamedTuple):
 Chain = tuple[Unit, ...]
 
 
-def units(about: Record) -> list[Chain]:
+def units(about: Studied) -> list[Chain]:
     """The plan, the chains that take longest first; the last one reads what others computed."""
     shared = ("aligned_baselines", "every_neuron", "consequences", "circuits")
     grid = [([*shared], about.name, task) for task in TASKS]
@@ -91,7 +91,7 @@ def run(n: int | None = None, seed: int = 0, processes: int | None = None) -> pl
     record's, and there is a process for each core, but a single one, which uses all cores by
     itself, on a model larger than a testbed.
     """
-    about = record() if n is None else record()._replace(prompts=n)
+    about = exact_model() if n is None else exact_model()._replace(prompts=n)
     for task in TASKS:
         load_task(task, about.model, n=about.prompts, seed=seed)  # bad input ends before any work
     if seed != records.SEED or not records.ship(language_model().name):
@@ -104,16 +104,16 @@ def run(n: int | None = None, seed: int = 0, processes: int | None = None) -> pl
 
 def seconds_taken(n: int | None = None, seed: int = 0) -> pl.DataFrame:
     """The frame that `run` kept; without rows where it has not run."""
-    about = record() if n is None else record()._replace(prompts=n)
+    about = exact_model() if n is None else exact_model()._replace(prompts=n)
     kept = store.kept_frame(_KEPT_AS, *_run_of(about), seed)
     return pl.DataFrame(schema=_COLUMNS) if kept is None else kept
 
 
-def _run_of(about: Record) -> tuple[store.Fact, ...]:
+def _run_of(about: Studied) -> tuple[store.Fact, ...]:
     return about.model, about.prompts, language_model().name
 
 
-def _seconds_of(about: Record, seed: int, processes: int) -> pl.DataFrame:
+def _seconds_of(about: Studied, seed: int, processes: int) -> pl.DataFrame:
     start, rows = time.perf_counter(), []
     *before, last = units(about)
     with tqdm(total=len(before) + 1, desc="studies", unit="chain") as bar:

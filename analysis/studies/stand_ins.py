@@ -46,7 +46,7 @@ from analysis.agreement import Estimate, of_means
 from analysis.attribution import Scores, attribution_patching
 from analysis.choices import DIRECTIONS, KINDS, Kind
 from analysis.identity import hash_of
-from analysis.studies import PROMPTS, Record, both_methods, records, store, tidy
+from analysis.studies import PROMPTS, Studied, both_methods, records, store, tidy
 from analysis.studies.records import Recorded
 from analysis.tasks import TASKS
 
@@ -98,7 +98,7 @@ def sampled_neurons(
     """
     frames = []
     for name, task, direction in product(names, tasks, DIRECTIONS):
-        about = Record(name, n)
+        about = Studied(name, n)
         found = {
             measurement: records.measured(about, task, direction, measurement, seed, progress)
             for measurement in records.measurements(task, direction)

@@ -5,7 +5,7 @@ from typing import Any
 from IPython import get_ipython
 from IPython.display import Markdown
 
-from analysis.studies import Record, is_testbed, record
+from analysis.studies import Studied, exact_model, is_testbed
 
 _GUARD = """\
 ::: {{.callout-warning .claim title="Does this hold here?"}}
@@ -14,21 +14,21 @@ prompts per task.
 :::"""
 
 
-def claim(holds: bool, *beside: Record) -> Markdown | None:
+def claim(holds: bool, *beside: Studied) -> Markdown | None:
     """Nothing where a sentence holds; where it doesn't, a callout that says so to the reader.
 
-    A sentence is about the model of record and the ones `beside` it.
+    A sentence is about the exact model and the ones `beside` it.
     """
     if holds:
         return None
-    names = [f"`{about.name}`" for about in (record(), *beside)]
+    names = [f"`{about.name}`" for about in (exact_model(), *beside)]
     models = f"the model{'s' * bool(beside)} {' and '.join(names)}"
-    return Markdown(_GUARD.format(models=models, prompts=record().prompts))
+    return Markdown(_GUARD.format(models=models, prompts=exact_model().prompts))
 
 
-def badge(*beside: Record) -> Markdown:
+def badge(*beside: Studied) -> Markdown:
     """Which model the page's numbers are of, and which language models it shows beside it."""
-    name = record().name
+    name = exact_model().name
     what = "4-layer testbed" if is_testbed(name) else "not the shipped testbed"
     others = "".join(f"; `{about.name}`, language model" for about in beside)
     return Markdown(f"[Model{'s' * bool(beside)}: `{name}`, {what}{others}]{{.badge}}")

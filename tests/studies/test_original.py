@@ -40,7 +40,7 @@ def page(tiny, tmp_path_factory) -> dict[str, Any]:
     about = SimpleNamespace(name="tiny", model=tiny, prompts=N)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "RESULTS", tmp_path_factory.mktemp("results"))
-        patch.setattr("analysis.studies.record", lambda: about)
+        patch.setattr("analysis.studies.exact_model", lambda: about)
         for cell in re.findall(r"^```\{python\}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
             exec(compile(cell, "a cell of original.qmd", "exec"), names)
     return names

@@ -10,7 +10,7 @@ import torch
 
 from analysis import Scores, activation_patching, attribution_patching, load_task, paths
 from analysis.choices import KINDS
-from analysis.studies import Record, loaded, records, store
+from analysis.studies import Studied, loaded, records, store
 from analysis.studies.records import MEASUREMENTS, Recorded
 from analysis.version import ALGORITHM
 
@@ -18,16 +18,16 @@ EVERY = sorted(MEASUREMENTS)
 
 
 @pytest.fixture
-def about(tiny_directory, tmp_path, monkeypatch) -> Record:
+def about(tiny_directory, tmp_path, monkeypatch) -> Studied:
     """The tiny model with 5 prompts or fewer by measurement, and no results or records yet."""
     monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
     for name, most in (("IG", 4), ("AP-sample", 3), ("AP-layers", 2)):
         monkeypatch.setitem(MEASUREMENTS, name, replace(MEASUREMENTS[name], prompts=most))
-    return Record(str(tiny_directory), 5)
+    return Studied(str(tiny_directory), 5)
 
 
-def made(about: Record, measurement: str) -> tuple[Recorded, Recorded]:
+def made(about: Studied, measurement: str) -> tuple[Recorded, Recorded]:
     """What was written, and what is read by a name that no model has."""
     record = records.compute(about, "ioi", "noising", measurement)
     records.write("somewhere/else", ("ioi", "noising", measurement), record)
@@ -98,7 +98,7 @@ def test_a_record_has_the_caches_key_and_says_how_it_was_made(about):
 def test_a_record_needs_no_model_and_comes_before_the_cache(about, monkeypatch):
     made(about, "AP-heads")
     monkeypatch.setattr("analysis.studies.loaded", lambda name: pytest.fail("loaded"))
-    nowhere = Record("somewhere/else", 100)
+    nowhere = Studied("somewhere/else", 100)
     found = records.measured(nowhere, "ioi", "noising", "AP-heads")
     assert len(found.scores.prompts) == 5, "as many as it has"
 

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from analysis import paths
-from analysis.studies import UNTRAINED, Record, record, run
+from analysis.studies import UNTRAINED, Studied, exact_model, run
 from analysis.studies.run import ALL_TASKS, WHOLE_RUN, Unit
 from analysis.tasks import TASKS
 
@@ -25,7 +25,7 @@ def of(study: str, plan: list[Unit]) -> set[tuple[str, str]]:
 
 def test_the_plan_has_every_study_once_on_each_model_and_task(monkeypatch):
     monkeypatch.delenv("ANALYSIS_MODEL", raising=False)
-    plan = [unit for chain in run.units(Record("testbed", 100)) for unit in chain]
+    plan = [unit for chain in run.units(Studied("testbed", 100)) for unit in chain]
     assert len(set(plan)) == len(plan)
     assert {unit.study for unit in plan} == set(run.STUDIES)
     here = {("testbed", task) for task in TASKS}
@@ -41,7 +41,7 @@ def test_the_plan_has_every_study_once_on_each_model_and_task(monkeypatch):
 
 
 def test_units_that_share_scores_are_in_one_chain_and_the_last_one_waits():
-    *chains, last = run.units(Record("testbed", 100))
+    *chains, last = run.units(Studied("testbed", 100))
     about = [{(unit.model, unit.task) for unit in chain} for chain in chains]
     assert all(len(of_chain) == 1 for of_chain in about)
     assert {unit.task for unit in last} == {ALL_TASKS}
@@ -52,7 +52,7 @@ def test_units_that_share_scores_are_in_one_chain_and_the_last_one_waits():
 
 def test_another_model_is_compared_with_its_control_alone(monkeypatch):
     monkeypatch.setenv("ANALYSIS_TESTBED", "gpt2-small")
-    plan = [unit for chain in run.units(record()) for unit in chain]
+    plan = [unit for chain in run.units(exact_model()) for unit in chain]
     assert {unit.model for unit in plan if unit.study != "sampled_neurons"} == {
         *("gpt2-small", UNTRAINED)
     }
@@ -60,7 +60,7 @@ def test_another_model_is_compared_with_its_control_alone(monkeypatch):
 
 def test_processes_compute_what_one_process_does(of_tiny, monkeypatch):
     """One study of it: processes find the code and the model by themselves, and keep results."""
-    name = record().name
+    name = exact_model().name
     plan = [(Unit("baselines", name, task),) for task in ("gender-bias", "greater-than")]
     last = (Unit("original", name, ALL_TASKS),)
     monkeypatch.setattr(run, "units", lambda about: [*plan, last])
@@ -111,13 +111,13 @@ def test_a_unit_is_computed_on_its_model_and_task_with_the_runs_prompts(of_tiny,
     for name, study in list(run.STUDIES.items()):
         monkeypatch.setitem(run.STUDIES, name, notes[study])
         monkeypatch.setattr(run, name, notes[study])
-    model = record().name
+    model = exact_model().name
     chain = tuple(Unit(study, model, "ioi") for study in run.STUDIES)
     rows = run._in_turn(chain, n=7, seed=3, progress=False)
     assert [row[:3] for row in rows] == list(chain)
     for study, (about, settings) in told.items():
         several = study in ("across_models", "latent_question", "sampled_neurons")
-        assert about == [model] if several else about is record().model
+        assert about == [model] if several else about is exact_model().model
         assert settings.pop("seed") == 3 and settings.pop("progress") is False
         few = study in ("baselines", "steps", "head_to_head", "across_models", "latent_question")
         assert settings.pop("n", None) == (None if few else 7)
@@ -125,7 +125,7 @@ def test_a_unit_is_computed_on_its_model_and_task_with_the_runs_prompts(of_tiny,
 
 
 def test_a_study_that_fails_ends_the_run_with_its_error(of_tiny, monkeypatch):
-    name = record().name
+    name = exact_model().name
     monkeypatch.setattr(run, "units", lambda about: [(Unit("none", name, "ioi"),)] * 3)
     with pytest.raises(KeyError, match="none"):
         run.run(n=2, processes=1)

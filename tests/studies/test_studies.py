@@ -1,4 +1,4 @@
-"""What all studies share: the model of record, and the shape of their frames."""
+"""What all studies share: the models that the report is about, and the shape of their frames."""
 
 import polars as pl
 import pytest
@@ -6,13 +6,13 @@ import pytest
 from analysis.agreement import Estimate
 from analysis.studies import (
     UNTRAINED,
-    Record,
+    Studied,
+    exact_model,
     is_testbed,
     language_model,
     loaded,
     models_compared,
     one,
-    record,
     tidy,
     wide,
 )
@@ -26,18 +26,19 @@ ROWS = [
 def test_both_models_are_what_the_environment_says(monkeypatch):
     for name in ("ANALYSIS_TESTBED", "ANALYSIS_MODEL", "ANALYSIS_PROMPTS"):
         monkeypatch.delenv(name, raising=False)
-    assert (record(), language_model()) == (Record("testbed", 100), Record("smollm2", 100))
+    assert (exact_model(), language_model()) == (Studied("testbed", 100), Studied("smollm2", 100))
     monkeypatch.setenv("ANALYSIS_TESTBED", "testbed-2")
     monkeypatch.setenv("ANALYSIS_MODEL", "gpt2-small")
     monkeypatch.setenv("ANALYSIS_PROMPTS", "12")
-    assert (record(), language_model()) == (Record("testbed-2", 12), Record("gpt2-small", 12))
+    assert exact_model() == Studied("testbed-2", 12)
+    assert language_model() == Studied("gpt2-small", 12)
 
 
 @pytest.mark.parametrize("prompts", ["", "0", "-3", "many", "1.5"])
 def test_a_record_of_no_prompts_is_an_error(monkeypatch, prompts):
     monkeypatch.setenv("ANALYSIS_PROMPTS", prompts)
     with pytest.raises(ValueError, match=f"ANALYSIS_PROMPTS='{prompts}'.*whole number"):
-        record()
+        exact_model()
 
 
 def test_a_testbed_is_compared_with_all_testbeds_and_another_model_with_its_control(monkeypatch):
@@ -56,8 +57,8 @@ def test_a_folder_with_a_testbeds_name_is_no_testbed(monkeypatch, tmp_path, tiny
 
 def test_the_control_has_the_records_shape_and_other_weights(monkeypatch, tiny_directory):
     monkeypatch.setenv("ANALYSIS_TESTBED", str(tiny_directory))
-    model, control = record().model, loaded(UNTRAINED)
-    assert loaded(UNTRAINED) is control and record().model is model
+    model, control = exact_model().model, loaded(UNTRAINED)
+    assert loaded(UNTRAINED) is control and exact_model().model is model
     assert control.cfg.n_layers == model.cfg.n_layers == 3
     assert not control.W_E.equal(model.W_E)
 
