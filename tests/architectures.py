@@ -194,6 +194,7 @@ SCORED = {
     "Llama": grouped("Llama"),
     "Llama, biases": grouped("Llama", attention_bias=True, mlp_bias=True),
     "Llama, heads of 12": grouped("Llama", head_dim=12),
+    "Llama, a window unused": grouped("Llama", sliding_window=3),
     "Llama, tied": grouped("Llama", num_key_value_heads=HEADS, tie_word_embeddings=True),
     "Llama, one key": grouped("Llama", num_key_value_heads=1, hidden_act="gelu"),
     "Llama 3": grouped("Llama", rope_parameters=LLAMA3),

@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import GPT2Config
+from transformers import GPT2Config, Qwen3Config
 
 from analysis import (
     activation_patching,
@@ -75,10 +75,19 @@ def models():
     return {vocabulary: random_weights(vocabulary) for vocabulary in (500, 20_000)}
 
 
-@pytest.fixture(scope="module", params=[500, 20_000])
+def wide_heads(vocabulary: int) -> TransformerBridge:
+    """Queries of three times the stream's width, and few neurons beside them."""
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 4, "head_dim": 48}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+    return random_model(Qwen3Config(vocab_size=vocabulary, **sizes, **heads))
+
+
+@pytest.fixture(scope="module", params=["500", "20000", "wide"])
 def deep(request):
     """Layers enough for a gradient to cost more than its run, and a vocabulary to count too."""
-    return request.param, random_weights(request.param, layers=4)
+    if request.param == "wide":
+        return 500, wide_heads(500)
+    return int(request.param), random_weights(int(request.param), layers=4)
 
 
 # A vocabulary so large that the readout takes what the layers take in a small one.

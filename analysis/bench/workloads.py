@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoModelForCausalLM, GPT2Config
+from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from analysis import paths
 from analysis.forward import BaseRun
@@ -58,7 +58,7 @@ SHAPES = {
 
 @torch.no_grad()
 def random_model(
-    config: GPT2Config,
+    config: PretrainedConfig,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     compatibility_mode: bool = True,

@@ -40,6 +40,7 @@ Walked = tuple[SiteKey, Float[Tensor, "row to component size"], Float[Tensor, "r
 _CHUNK = 2048
 _OF_A_METRIC = 8  # copies of the logits that a metric of the whole vocabulary may make
 _SEQUENTIAL = ("Llama", "Mistral", "Qwen2", "Qwen3")
+_WINDOWED = ("mistral", "qwen2", "qwen3")  # model types whose attention may see so far back only
 # Rotary positions that hang on the prompt's length.
 _VARYING = ("dynamic", "longrope")
 
@@ -200,9 +201,9 @@ class Decoder(Forward):
         return pattern.unflatten(0, change.shape[:-2])
 
     def floats_kept(self, length: int, first: int) -> int:
-        d_model, neurons = self.embedding.shape[1], self.components("neurons")
-        prefix, changed = 2 * first * d_model, (length - first) * (3 * d_model + neurons)
-        return self.layers * (prefix + changed) + length * d_model + self.embedding.shape[0]
+        width, neurons = self._width, self.components("neurons")
+        prefix, changed = 2 * first * width, (length - first) * (3 * width + neurons)
+        return self.layers * (prefix + changed) + length * width + self.embedding.shape[0]
 
     def floats_held(self, length: int, first: int, readout: Readout, gradient: bool) -> int:
         d_model, columns = self.embedding.shape[1], readout.width(len(self.unembed.weight))
@@ -213,9 +214,14 @@ class Decoder(Forward):
         return block * (self.layers if gradient else 1) + read_out
 
     def floats_traced(self, length: int, first: int) -> int:
-        d_model, neurons = self.embedding.shape[1], self.components("neurons")
-        wide = 5 if self.blocks[0].mlp.gated else 3
-        return (length - first) * (10 * d_model + wide * neurons) + 4 * length * d_model
+        neurons, wide = self.components("neurons"), 5 if self.blocks[0].mlp.gated else 3
+        return (length - first) * (10 * self._width + wide * neurons) + 4 * length * self._width
+
+    @property
+    def _width(self) -> int:
+        """Of the stream or of all heads together, whichever is more."""
+        heads = self.components("heads") * self.blocks[0].attention.size
+        return max(self.embedding.shape[1], heads)
 
     def _embed(self, tokens: Int[Tensor, "prompt position"]) -> Stream:
         stream = self.embedding[tokens]
@@ -364,8 +370,13 @@ def _query_and_key_norms(model: TransformerBridge, layer: int) -> tuple[Norm, No
 
 
 def _window(model: TransformerBridge, layer: int) -> int | None:
-    """How far back a layer sees, itself included; None for everything."""
+    """How far back a layer sees, itself included; None for everything.
+
+    A configuration may name a window that its architecture has no use for.
+    """
     config: Any = model.original_model.config
+    if config.model_type not in _WINDOWED:
+        return None
     window = getattr(config, "sliding_window", None)
     types = getattr(config, "layer_types", None)
     if types is not None:

@@ -1,7 +1,7 @@
 """The general engine: any decoder that TransformerLens's bridge runs, through its hooks.
 
-Every resumed run is a whole forward pass, so it is slow; it exists so that models with rotary
-positions, gated MLPs or other norms have the same methods and the same numbers. The input of the
+Every resumed run is a whole forward pass, so it is slow; it exists so that
+architectures without an exact engine have the same methods and the same numbers. The input of the
 output projection of a layer's attention or MLP is its components' activations, its weights are what
 they write. A change is added to its output; what follows is the model's own.
 """
@@ -54,8 +54,9 @@ class HookedForward(Forward):
         self.device, self.itemsize = parameter.device, parameter.itemsize
         self._weights, self._missing = _read_projections(model)
         self.parallel = not self._missing and _is_parallel(model)
-        # A token's numbers in the residual stream, and in an MLP or its active experts.
-        self._d_model, config = model.cfg.d_model, model.cfg
+        # A token's numbers in the stream or in all heads, and in an MLP or its active experts.
+        config = model.cfg
+        self._width = max(config.d_model, config.n_heads * config.d_head)
         self._neurons = (config.d_mlp or 4 * config.d_model) * (config.experts_per_token or 1)
         if "neurons" not in self._missing:
             self._neurons = self.components("neurons")
@@ -135,16 +136,16 @@ class HookedForward(Forward):
         return readout.of_vocabulary(logits[:, -1].unflatten(0, (sets, -1)))
 
     def floats_kept(self, length: int, first: int) -> int:
-        kept = self.layers * (8 * self._d_model + 2 * self._neurons)
+        kept = self.layers * (8 * self._width + 2 * self._neurons)
         return length * (kept + self.model.cfg.d_vocab)
 
     def floats_held(self, length: int, first: int, readout: Readout, gradient: bool) -> int:
-        blocks = (12 * self._d_model + 6 * self._neurons) * (self.layers if gradient else 1)
+        blocks = (12 * self._width + 6 * self._neurons) * (self.layers if gradient else 1)
         return length * (blocks + 3 * self.model.cfg.d_vocab)
 
     def floats_traced(self, length: int, first: int) -> int:
-        block = 12 * self._d_model + 6 * self._neurons
-        kept = self.layers * (2 * self._d_model + self._neurons)
+        block = 12 * self._width + 6 * self._neurons
+        kept = self.layers * (2 * self._width + self._neurons)
         return length * (block + kept + self.model.cfg.d_vocab)
 
     def _by_component(
