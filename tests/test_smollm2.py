@@ -12,6 +12,7 @@ from architectures import BareHooks, Component, grouped
 from gguf import GGUFReader
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded import check_a_sample
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
@@ -20,7 +21,6 @@ from transformers import PreTrainedModel
 
 from analysis import (
     PromptPairs,
-    Scores,
     activation_patching,
     attribution_patching,
     integrated_gradients,
@@ -31,13 +31,15 @@ from analysis import (
 from analysis.ablation import multi_ablated_performance
 from analysis.attribution.integrated_gradients import integrate_jointly
 from analysis.attribution.quadrature import quadrature
-from analysis.choices import KINDS, Kind
+from analysis.choices import DIRECTIONS, KINDS, Kind
 from analysis.forward import forward_of
 from analysis.forward.decoder import Decoder
 from analysis.gguf_files import packaged
 from analysis.mediation import mediate
 from analysis.sites import Plan
 from analysis.sources import find, read_config, read_network
+from analysis.studies import records
+from analysis.studies.records import Recorded
 from analysis.tasks import TASKS
 
 CARD = json.loads((paths.MODELS / "smollm2" / "evaluation.json").read_text())
@@ -104,10 +106,9 @@ def test_a_sentence_that_it_completes(smollm2):
     assert smollm2(prompt)[0, -1].softmax(dim=-1)[mary] > 0.8
 
 
-@pytest.mark.parametrize("task", ["gender-bias", "capital-country"])
-def test_the_cards_numbers_are_what_is_measured(smollm2, task):
-    for front, found in model_card.evaluate(smollm2, task).items():
-        assert found == pytest.approx(CARD["tasks"][task][front], abs=2e-3)
+def test_the_cards_numbers_are_what_is_measured(smollm2):
+    for front, found in model_card.evaluate(smollm2, "gender-bias").items():
+        assert found == pytest.approx(CARD["tasks"]["gender-bias"][front], abs=2e-3)
     assert smollm2.cfg.default_prepend_bos
 
 
@@ -220,25 +221,10 @@ def test_mediation_is_that_of_bare_hooks(smollm2, beside):
     assert all(map(beside.close, found, beside.bare.mediated(*link)))
 
 
-@pytest.fixture(scope="module")
-def of_one_prompt(smollm2) -> tuple[PromptPairs, Scores]:
-    """A prompt, and every component's AtP."""
-    pairs = load_task("gender-bias", smollm2, n=1)
-    return pairs, attribution_patching(smollm2, pairs)
-
-
-def test_attribution_patching_is_one_step_at_the_left_end(smollm2, of_one_prompt):
-    pairs, at_once = of_one_prompt
-    one_step = integrated_gradients(smollm2, pairs, steps=1, rule="left")
-    for kind in KINDS:
-        difference = (at_once.of(kind) - one_step.of(kind)).abs().max()
-        assert difference <= 1e-5 * at_once.total.abs().max()
-        assert at_once.of(kind).isfinite().all()
-
-
-def test_integration_to_a_tolerance_keeps_its_promise(smollm2, of_one_prompt):
+def test_integration_to_a_tolerance_keeps_its_promise(smollm2):
     """In every layer, as no warning says otherwise; the gradient at the base is far from it."""
-    pairs, at_once = of_one_prompt
+    pairs = load_task("gender-bias", smollm2, n=1)
+    at_once = attribution_patching(smollm2, pairs)
     ig = integrated_gradients(smollm2, pairs)
     allowed = 1e-3 * ig.total.abs().max()
     for kind in KINDS:
@@ -246,3 +232,46 @@ def test_integration_to_a_tolerance_keeps_its_promise(smollm2, of_one_prompt):
         assert ig.gaps(kind).abs().max() <= allowed
         effects = ig.of(kind).sum(dim=2) - ig.gaps(kind)
         assert (at_once.of(kind).sum(dim=2) - effects).abs().max() > 100 * allowed
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in records.names() if records.exists("smollm2", *name)], ids="-".join
+)
+def test_a_sample_of_each_record_is_what_the_model_says(smollm2, name):
+    found = records.read("smollm2", *name)
+    assert json.loads(found.metadata["key"])["model"] == CARD["fingerprint"]
+    check_a_sample(found, smollm2, name, seed=len("".join(name)))
+
+
+def averaged(smollm2, method: str) -> tuple[Recorded, PromptPairs]:
+    """A random record of a method, and the prompts that its means are of."""
+    draw = random.Random(method)
+    found = records.read("smollm2", draw.choice(list(TASKS)), draw.choice(DIRECTIONS), method)
+    return found, load_task(found.scores.task, smollm2, n=found.averaged)
+
+
+def test_a_records_means_are_those_of_the_model(smollm2):
+    found, pairs = averaged(smollm2, "AtP")
+    settings = {"direction": found.scores.direction, "kinds": ("neurons",)}
+    now = attribution_patching(smollm2, pairs, **settings).neurons
+    assert (now.mean(dim=0) - found.mean).abs().max() <= 1e-4 * found.scores.total.abs().max()
+    torch.testing.assert_close(now.var(dim=0), found.variance, rtol=1e-2, atol=1e-9)
+
+
+@torch.no_grad()
+def test_a_layers_means_sum_to_what_patching_it_does_and_the_gap(smollm2, engine):
+    found, pairs = averaged(smollm2, "IG")
+    gap, bound = found.scores.neurons_gap.mean(dim=0), 1e-4 * found.scores.total.abs().max()
+    plan = Plan(engine, pairs, found.scores.direction)
+    effects = torch.zeros(len(pairs), 3)
+    layers = [0, *random.Random("layers").sample(range(1, LAYERS), 2)]
+    for part in plan.parts():
+        for column, site in enumerate(part.site(("neurons", layer)) for layer in layers):
+            effects[plan.rows(part), column] = site.resume(site.joint_change()) - site.base
+    summed = found.mean.sum(dim=1) - gap
+    assert (summed[layers] - effects.mean(dim=0)).abs().max() <= bound
+
+
+def test_every_record_ships_and_all_are_small():
+    assert records.ship("smollm2")
+    assert sum(path.stat().st_size for path in paths.RECORDS.rglob("*.parquet")) <= 12e6

@@ -232,7 +232,7 @@ def compute(
     averaged = MEASUREMENTS["IG"].prompts  # AtP's means are of the same prompts as IG's
     neurons = scores.neurons[:averaged]
     centred = neurons - neurons.mean(dim=0)
-    variance = centred.square().sum(dim=0) / max(len(neurons) - 1, 1)
+    variance = centred.square().sum(dim=0) / (len(neurons) - 1)  # NaN of a single prompt
     # Two digits of a variance are enough, and take half the space.
     summary = neurons.mean(dim=0), variance.bfloat16().float(), len(neurons)
     if of.neurons is None and neurons.numel():
@@ -246,8 +246,9 @@ def _prompts_kept(
 ) -> Int[Tensor, "layer neuron"]:
     """On how many prompts a gradient method's scores stand beside the neuron's effects."""
     kept = torch.zeros(layers, neurons, dtype=torch.long)
-    for of in sorted(MEASUREMENTS.values(), key=lambda of: of.prompts):
-        if of.neurons and task in of.tasks and direction in of.directions:
+    here = [MEASUREMENTS[name] for name in measurements(task, direction)]
+    for of in sorted(here, key=lambda of: of.prompts):
+        if of.neurons:
             chosen = torch.tensor(of.neurons(layers, neurons))
             kept[chosen[:, 0], chosen[:, 1]] = of.prompts
     return kept

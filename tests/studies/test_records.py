@@ -4,13 +4,12 @@ import json
 from collections import Counter
 from dataclasses import fields, replace
 
-import numpy as np
 import pytest
 import torch
+from recorded import check_a_sample
 
 from analysis import Scores, activation_patching, attribution_patching, load_task, paths
-from analysis.choices import KINDS
-from analysis.studies import Studied, loaded, records, store
+from analysis.studies import Studied, records, store
 from analysis.studies.records import MEASUREMENTS, Recorded
 from analysis.version import ALGORITHM
 
@@ -169,52 +168,13 @@ def test_the_plan_has_every_record_once_and_the_cheap_ones_of_all_tasks_first():
     assert plan[-1] == ("ioi", "noising", "AP-layers")
 
 
-def recompute(found: Recorded, model, name: records.Name, seed: int) -> None:
-    """Compares a few components of a record, on one random prompt, with the model's numbers."""
-    task, direction, measurement = name
-    of, random = MEASUREMENTS[measurement], np.random.default_rng(seed)
-    pairs = load_task(task, model, n=len(found.scores.prompts), seed=records.SEED)
-    settings = {"direction": direction} | of.settings(model)
-    assert json.loads(found.metadata["key"]) == store.key_of(of.method, model, pairs, **settings)
-    kind = of.kind or ("neurons" if of.neurons else KINDS[random.integers(2)])
-    known = ~found.scores.of(kind).isnan()
-    prompt = int(random.choice(known.flatten(1).any(dim=1).nonzero()[:, 0]))
-    chosen = random.permutation(known[prompt].nonzero().numpy())[:6]
-    settings = {"kinds": (kind,)}
-    if of.method is activation_patching:
-        settings = {"components": {kind: [(int(layer), int(index)) for layer, index in chosen]}}
-    now = of.method(model, pairs.select([prompt]), direction=direction, progress=False, **settings)
-    bound = 1e-3 if measurement == "IG" else 1e-4  # to which IG is computed
-    bound *= found.scores.total.abs().max()
-    layers, indices = chosen.T
-    was, is_ = found.scores.of(kind)[prompt], now.of(kind)[0]
-    assert (was - is_)[layers, indices].abs().max() <= bound
-    assert (found.scores.base[prompt] - now.base[0]).abs() <= bound
-
-
 @pytest.mark.parametrize("measurement", EVERY)
 def test_a_record_that_was_changed_is_found_out(about, measurement):
     name: records.Name = ("ioi", "noising", measurement)
     _, found = made(about, measurement)
-    recompute(found, about.model, name, seed=0)
+    check_a_sample(found, about.model, name, seed=0)
     moved = {"heads": found.scores.heads + 0.1, "neurons": found.scores.neurons + 0.1}
     with pytest.raises(AssertionError):
-        recompute(replace(found, scores=replace(found.scores, **moved)), about.model, name, seed=0)
-
-
-@pytest.mark.parametrize(
-    "path", sorted(paths.RECORDS.glob("*/*.parquet")), ids=lambda path: path.stem
-)
-def test_what_ships_is_what_the_model_says(path):
-    """A seeded sample of each record; skipped where its model cannot be loaded."""
-    model = path.parent.name
-    (name,) = (of for of in records.names() if records.path_of(model, *of) == path)
-    try:
-        bridge = loaded(model)
-    except ValueError as error:
-        pytest.skip(str(error))
-    recompute(records.read(model, *name), bridge, name, seed=len(path.stem))
-
-
-def test_what_ships_is_small():
-    assert sum(path.stat().st_size for path in paths.RECORDS.rglob("*.parquet")) <= 12e6
+        check_a_sample(
+            replace(found, scores=replace(found.scores, **moved)), about.model, name, seed=0
+        )
