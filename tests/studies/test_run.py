@@ -40,6 +40,11 @@ def test_the_plan_has_every_study_once_on_each_model_and_task(monkeypatch):
     assert of("original", plan) == of("reproduction", plan) == {("testbed", ALL_TASKS)}
 
 
+def test_another_seed_leaves_out_the_language_model_whose_records_have_their_own():
+    plan = [unit for chain in run.units(Studied("testbed", 100), seed=1) for unit in chain]
+    assert not of("sampled_neurons", plan) and of("every_neuron", plan)
+
+
 def test_units_that_share_scores_are_in_one_chain_and_the_last_one_waits():
     *chains, last = run.units(Studied("testbed", 100))
     about = [{(unit.model, unit.task) for unit in chain} for chain in chains]
@@ -63,7 +68,7 @@ def test_processes_compute_what_one_process_does(of_tiny, monkeypatch):
     name = exact_model().name
     plan = [(Unit("baselines", name, task),) for task in ("gender-bias", "greater-than")]
     last = (Unit("original", name, ALL_TASKS),)
-    monkeypatch.setattr(run, "units", lambda about: [*plan, last])
+    monkeypatch.setattr(run, "units", lambda about, seed: [*plan, last])
     monkeypatch.setitem(run.STUDIES, "original", lambda model, seed, progress: None)
     kept = {}
     for processes in (1, 2):
@@ -86,7 +91,9 @@ def test_processes_compute_what_one_process_does(of_tiny, monkeypatch):
 
 def test_what_was_computed_is_not_computed_again(of_tiny, monkeypatch):
     told = []
-    monkeypatch.setattr(run, "units", lambda about: [(Unit("original", about.name, ALL_TASKS),)])
+    monkeypatch.setattr(
+        run, "units", lambda about, seed: [(Unit("original", about.name, ALL_TASKS),)]
+    )
     monkeypatch.setitem(run.STUDIES, "original", lambda model, **settings: told.append(settings))
     assert run.seconds_taken(3).is_empty() and not list(of_tiny.iterdir())
     first = run.run(n=3, seed=5)
@@ -126,7 +133,7 @@ def test_a_unit_is_computed_on_its_model_and_task_with_the_runs_prompts(of_tiny,
 
 def test_a_study_that_fails_ends_the_run_with_its_error(of_tiny, monkeypatch):
     name = exact_model().name
-    monkeypatch.setattr(run, "units", lambda about: [(Unit("none", name, "ioi"),)] * 3)
+    monkeypatch.setattr(run, "units", lambda about, seed: [(Unit("none", name, "ioi"),)] * 3)
     with pytest.raises(KeyError, match="none"):
         run.run(n=2, processes=1)
     assert run.seconds_taken(2).is_empty()
