@@ -170,6 +170,13 @@ def test_what_does_not_converge_is_one_warning(tiny):
     assert gap < 1e-4
 
 
+def test_a_gap_that_is_no_error_is_not_told(tiny):
+    """A component alone on its path: what all of a layer do together is another thing."""
+    pairs = load_task("ioi", tiny, n=1)
+    with pytest.warns(UserWarning, match=r"did not reach .* \(heads\)\.$"):
+        integrated_gradients(tiny, pairs, tolerance=1e-12, kinds=("heads",), path="single")
+
+
 def test_a_gap_is_the_sum_less_what_patching_the_layer_does(tiny):
     """Though the joint effect comes with the path's end, not from a run of its own."""
     pairs = load_task("ioi", tiny, n=3)
