@@ -49,8 +49,8 @@ def load_task(
         corruption: `hard`, or for ioi also `abc` (the second subject becomes a third name).
 
     Raises:
-        ValueError: for an unknown task, split or corruption, a number that is not whole, a file
-            that cannot be read, and too few prompts.
+        ValueError: for an unknown task, split or corruption, a task that is not for this tokenizer,
+            a number that is not whole, a file that cannot be read, and too few prompts.
 
     Examples:
         >>> from analysis import load_model, load_task
@@ -73,6 +73,14 @@ def load_task(
         task = AVAILABLE[name]
         one_of(f"corruption for {name}", corruption, task.corruptions)
         random = Random(f"{task.name}/{whole('seed', seed)}")
-        task = task.under(model)
+        task = _allowed(task, name, model)
         candidates = task.examples(random, split, corruption)
         return build_pairs(task.name, task.metric, candidates, model, n, task.first_token)
+
+
+def _allowed(task: Task, name: str, model: TransformerBridge) -> Task:
+    """The task or its variant, as the tokenizer decides; a name of the other one is refused."""
+    found = task.under(model)
+    if name not in (task.name, found.name):
+        raise ValueError(f"Task {name!r} is not for this model's tokenizer: use {task.name!r}.")
+    return found
