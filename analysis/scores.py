@@ -15,9 +15,9 @@ class Scores:
     A score is a sum over positions and dimensions. `normalised` divides by the data set's mean
     total effect. A gap is, for each prompt and layer, the sum of the layer's scores minus the
     effect of patching the whole layer: 0 for exact layer-joint IG (completeness), and for AP the
-    interaction within the layer. What was not asked for or not measured is NaN, also `normalised`.
-    Where a baseline leaves prompts out, `prompts` holds the indices
-    of those that remain; otherwise it is every index in order.
+    interaction within the layer. What was not asked for or not measured is NaN, and so is its
+    normalised score. Where a baseline leaves prompts out, `prompts` holds the indices of those that
+    remain; otherwise it is every index in order.
 
     Examples:
         >>> from analysis import activation_patching, load_model, load_task

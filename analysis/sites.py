@@ -47,8 +47,7 @@ class Site:
     weights W; `resume` gives the metric after adding a change to what the site writes, on all
     prompts or on some by their rows; `base` is the metric without any. `batch` says how many
     changes of all prompts `resume` should be given at once, and `gradient_batch` how many if it is
-    to be differentiated. `whole` says whether these are all of the layer's
-    components.
+    to be differentiated. `whole` says whether these are all of the layer's components.
     """
 
     kind: Kind

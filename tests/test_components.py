@@ -150,7 +150,7 @@ def test_scores_that_are_not_there_are_not_compared(tiny, pairs, everything):
     components = {"heads": [(0, 1), (1, 2), (2, 0)]}
     some, whole = activation_patching(tiny, pairs, components=components), everything()
     assert some.normalised("heads").isnan().sum() == some.heads.isnan().sum() > 0
-    with pytest.raises(ValueError, match="not there"):
+    with pytest.raises(ValueError, match="were not scored"):
         average_correlation(some.heads, whole.heads)
     layers, indices = torch.tensor(components["heads"]).T
     both = (scores.heads[:, layers, indices] for scores in (some, whole))

@@ -46,7 +46,7 @@ def attribution_patching(
         repairs: AtP*'s two, `analysis.attribution.repairs`: `qk-fix` lets later layers' attention
             saturate, at the cost of a run for each component; `grad-drop` keeps direct and indirect
             effects from cancelling, by a pass for each layer, and its scores are sizes, never
-            negative. Both need a fast engine, and `ends="base"`.
+            negative. Both need the exact engine, and `ends="base"`.
 
     The other arguments, and what is raised, are those of `activation_patching`. Gaps are NaN, as
     measuring them takes a run for each layer and kind, which `integrated_gradients` does.

@@ -51,8 +51,9 @@ def integrated_gradients(
     what a layer's attributions must sum to, gaps are NaN.
 
     To a tolerance, each prompt takes as many gradients in each layer as it needs there: the number
-    doubles until the gap is at most `tolerance` of the data set's largest |total effect|, and the
-    scores have settled; on `input`, until no score changes by more. What is not there after 1,025
+    doubles until the gap is at most `tolerance` of the data set's largest |total effect|, and no
+    score has moved by more than ten times as much since it last doubled; on `input`, until no score
+    moves by more. What is not there after 1,025
     gradients is told in one warning.
 
     Args:

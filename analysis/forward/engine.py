@@ -20,7 +20,8 @@ Chosen = dict[Kind, Bool[Tensor, "set layer _"]]  # sets of components
 Change = Float[Tensor, "*batch prompt changed d_model"]  # what a site writes more
 Gradients = dict[SiteKey, Float[Tensor, "*batch prompt changed d_model"]]
 _NOT_TAKEN_APART = (
-    "The model runs through hooks, which don't take its attention apart: use repairs=() with it."
+    "Repairs need the exact engine, which does not know this model's architecture: it runs through "
+    "hooks, so use repairs=()."
 )
 Traced = Iterator[tuple[SiteKey, Float[Tensor, "*batch prompt changed _ _"]]]
 

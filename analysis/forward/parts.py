@@ -81,7 +81,7 @@ class Attention:
     """Queries, keys and values of a normed stream, and what heads move by them.
 
     Heads in groups share a key and a value. `norms` are those of queries and keys, if any; with a
-    `window`, a token sees itself and so many before it less one.
+    `window` of w, a token attends to itself and to the w - 1 before it.
     """
 
     query: Affine

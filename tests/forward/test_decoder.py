@@ -249,19 +249,6 @@ def test_gradients_without_a_change_are_those_through_resume(tiny, first, batch)
             assert not gradient.requires_grad
 
 
-def test_gradients_after_a_change_are_those_of_the_run_changed_to(tiny):
-    """A change of the embedding that leads to another run's leads to its gradients."""
-    forward = forward_of(tiny)
-    base, source = (forward.run(random_tokens(tiny, n, 6)[:2]) for n in (2, 3))
-    difference = source.embedded - base.embedded
-    both = forward.gradients(
-        base, torch.stack([torch.zeros_like(difference), difference]), readout(2)
-    )
-    for row, run in enumerate((base, source)):
-        for site, expected in forward.gradients(run, 0 * difference, readout(2)).items():
-            torch.testing.assert_close(both[site][row], expected, rtol=1e-3, atol=1e-4)
-
-
 def test_a_run_of_some_prompts_is_theirs_alone(tiny):
     tokens = random_tokens(tiny, 4, 6)
     chosen = [3, 1]
