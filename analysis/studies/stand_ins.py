@@ -13,8 +13,9 @@ The statistics are of prompt-averaged scores: "Pearson", "slope" (of the method 
 compared with: 1.1 says that it is a tenth larger), and "overlap" at k. For heads the first two are
 those of the means, with bootstrap intervals; for neurons they are made of products of different
 prompts, with jackknife intervals that count the sampling of neurons where these were sampled, see
-`agreement.of_sampled_components`. IG against AtP is Pearson's r of the means of all neurons, over
-the prompts that both have, without an interval.
+`agreement.of_sampled_components`. "Pearson over prompts", of a whole layer, is the mean of r on
+single prompts. IG against AtP is Pearson's r of the means of all neurons, over the prompts that
+both have, without an interval.
 
 Examples:
     >>> import polars as pl
@@ -182,7 +183,10 @@ def _compare_kind(ap: Scores, method: Scores, kind: Kind, seed: int) -> Rows:
         r, slope = agreement.of_sampled_components(*chosen, layers, width)
         yield from rows(None, measured, [("Pearson", None, r), ("slope", None, slope)])
     for layer in np.flatnonzero(counts == width).tolist():
-        yield from rows(layer, measured[layer], _of_all(kind, a[:, layer], b[:, layer], seed))
+        sides, of = (a[:, layer], b[:, layer]), measured[layer]
+        yield from rows(layer, of, _of_all(kind, *sides, seed))
+        over = agreement.average_correlation(*sides, seed)
+        yield from rows(layer, of, [("Pearson over prompts", None, over)])
 
 
 def _of_all(
