@@ -19,7 +19,7 @@ paper: $(VENV)/quarto
 	if command -v quarto >/dev/null; then quarto render --output-dir $(SITE); else $(PYTHON) report/furniture/preview.py $(SITE); fi
 
 test: $(VENV)/installed
-	$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # The scores of the language model that ship in data/records: hours, and an interrupted run goes on.
 records: $(VENV)/installed

@@ -16,12 +16,15 @@ from pathlib import Path
 import pytest
 from crawl import Crawl, Fault, chromium, obstacles, served, settle
 from playwright.sync_api import Page
+from test_references import ENTRIES
 
 from report.furniture import preview
 
 ROOT = Path(__file__).parents[1]
 SOURCES = {page.stem: page for page in sorted((ROOT / "report").glob("*.qmd"))}
 PAGES = sorted(SOURCES.keys() - {"paper"})  # which is made of the others
+_CITED = re.compile(r'id="ref-([\w-]+)"')
+_ANCHOR = re.compile(r'<dt><span id="(term-[\w-]+)"></span>(.*?)</dt>', re.DOTALL)
 
 
 @pytest.fixture
@@ -94,6 +97,30 @@ REPRS = re.compile(
 def test_no_value_is_shown_as_python_writes_it(site, name):
     text = re.sub(r"<code>.*?</code>", "", prose((site / "report" / f"{name}.html").read_text()))
     assert REPRS.findall(text) == []
+
+
+@pytest.fixture
+def texts(site) -> dict[str, str]:
+    return {page.stem: page.read_text() for page in (site / "report").glob("*.html")}
+
+
+def test_every_key_that_a_page_cites_is_in_the_bibliography(texts):
+    """citeproc writes a question mark behind others."""
+    for name, page in texts.items():
+        assert re.findall(r"<strong>([\w-]+)\?</strong>", page) == [], name
+
+
+def test_every_entry_is_cited_on_some_page(texts):
+    cited = {key for page in texts.values() for key in _CITED.findall(page)}
+    assert {key for key, _ in ENTRIES} - cited == set()
+
+
+def test_every_word_is_defined_once_and_in_alphabetical_order(texts):
+    found = _ANCHOR.findall(texts["glossary"])
+    assert len({anchor for anchor, _ in found}) == len(found) > 50
+    assert len(found) == texts["glossary"].count("<dt>")
+    words = [re.sub(r"<[^>]*>|\W", "", term).lower() for _, term in found]
+    assert words == sorted(words)
 
 
 def test_numbers_stand_in_sentences_as_inline_values():
