@@ -53,7 +53,7 @@ from analysis.version import ALGORITHM
 SEED = 0  # of the prompts and of the sample of neurons
 SAMPLE, SAMPLE_PROMPTS = 24, 24  # neurons of each layer, patched on so many prompts
 INTEGRATED_PROMPTS = 64  # which two cores integrate in half an hour
-LAYERS_PROMPTS = 8  # on which every neuron of two layers is patched
+EVERY_PROMPTS = 4  # on which every neuron is patched
 _PER_PROMPT = ("base", "source", "heads", "neurons", "heads_gap", "neurons_gap")
 _ABOUT = ("method", "task", "direction", "baseline", "left_out")
 _COLUMNS = {
@@ -104,8 +104,8 @@ class Measurement:
         """Roughly how many runs from a layer on, a gradient counted as three."""
         layers, heads, neurons = _shape(model)
         if self.method is activation_patching:
-            count = len(self.neurons(layers, neurons)) if self.neurons else layers * heads
-            return self.prompts * count
+            every = layers * (neurons if self.kind == "neurons" else heads)
+            return self.prompts * (len(self.neurons(layers, neurons)) if self.neurons else every)
         return self.prompts * (6 if self.method is attribution_patching else 2 * 9 * 3 * layers)
 
 
@@ -120,22 +120,16 @@ def sample(layers: int, neurons: int) -> list[tuple[int, int]]:
     return [(layer, neuron) for layer, chosen in enumerate(drawn) for neuron in chosen]
 
 
-def two_layers(layers: int, neurons: int) -> list[tuple[int, int]]:
-    """Every neuron of the first and of the middle layer."""
-    chosen = sorted({0, max(layers // 2 - 1, 0)})
-    return list(product(chosen, range(neurons)))
-
-
 # In this order, so that an interrupted run has the cheap ones of every task.
 MEASUREMENTS = {
     "AtP": Measurement(attribution_patching, PROMPTS),
     "AP-heads": Measurement(activation_patching, PROMPTS, kind="heads"),
     "IG": Measurement(integrated_gradients, INTEGRATED_PROMPTS),
     "AP-sample": Measurement(activation_patching, SAMPLE_PROMPTS, neurons=sample),
-    "AP-layers": Measurement(
+    "AP-neurons": Measurement(
         activation_patching,
-        LAYERS_PROMPTS,
-        neurons=two_layers,
+        EVERY_PROMPTS,
+        kind="neurons",
         tasks=("ioi",),
         directions=("noising",),
     ),
@@ -235,7 +229,7 @@ def compute(
     variance = centred.square().sum(dim=0) / (len(neurons) - 1)  # NaN of a single prompt
     # Two digits of a variance are enough, and take half the space.
     summary = neurons.mean(dim=0), variance.bfloat16().float(), len(neurons)
-    if of.neurons is None and neurons.numel():
+    if of.method is not activation_patching and neurons.numel():
         shorter = _forget(scores.neurons, _prompts_kept(task, direction, *neurons.shape[1:]))
         scores = replace(scores, neurons=shorter)
     return Recorded(scores, *summary, metadata)
@@ -251,6 +245,8 @@ def _prompts_kept(
         if of.neurons:
             chosen = torch.tensor(of.neurons(layers, neurons))
             kept[chosen[:, 0], chosen[:, 1]] = of.prompts
+        elif of.method is activation_patching and of.kind == "neurons":
+            kept[:] = of.prompts
     return kept
 
 

@@ -1,8 +1,8 @@
 """How well cheap methods stand in for activation patching, on a language model and the testbed.
 
 On the testbed every neuron is patched. On the language model every head is, and of its neurons a
-sample of each layer, and on IOI all of two layers; where its scores ship as records they are read,
-without the model.
+sample of each layer, and on IOI all of them on a few prompts; where its scores ship as records they
+are read, without the model.
 
 Both studies return the same frame. Columns: model, task, direction, method (what is compared: AtP
 or IG), against (AP, or AtP where IG is compared with it), kind, layer (null for all together),
@@ -13,9 +13,9 @@ The statistics are of prompt-averaged scores: "Pearson", "slope" (of the method 
 compared with: 1.1 says that it is a tenth larger), and "overlap" at k. For heads the first two are
 those of the means, with bootstrap intervals; for neurons they are made of products of different
 prompts, with jackknife intervals that count the sampling of neurons where these were sampled, see
-`agreement.of_sampled_components`. "Pearson over prompts", of a whole layer, is the mean of r on
-single prompts. IG against AtP is Pearson's r of the means of all neurons, over the prompts that
-both have, without an interval.
+`agreement.of_sampled_components`. "Pearson over prompts" is the mean of r on single prompts, where
+all components were patched. IG against AtP is Pearson's r of the means of all neurons, over the
+prompts that both have, without an interval.
 
 Examples:
     >>> import polars as pl
@@ -178,6 +178,8 @@ def _compare_kind(ap: Scores, method: Scores, kind: Kind, seed: int) -> Rows:
     chosen = a[:, measured], b[:, measured]
     if measured.all():
         yield from rows(None, measured, _of_all(kind, *chosen, seed, TOP[kind]))
+        over = agreement.average_correlation(*chosen, seed)
+        yield from rows(None, measured, [("Pearson over prompts", None, over)])
     elif counts.min() == counts.max() > 1:
         layers = np.repeat(np.arange(len(counts)), counts)
         r, slope = agreement.of_sampled_components(*chosen, layers, width)

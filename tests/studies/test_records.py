@@ -21,7 +21,7 @@ def about(tiny_directory, tmp_path, monkeypatch) -> Studied:
     """The tiny model with 5 prompts or fewer by measurement, and no results or records yet."""
     monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
-    for name, most in (("IG", 4), ("AP-sample", 3), ("AP-layers", 2)):
+    for name, most in (("IG", 4), ("AP-sample", 3), ("AP-neurons", 2)):
         monkeypatch.setitem(MEASUREMENTS, name, replace(MEASUREMENTS[name], prompts=most))
     return Studied(str(tiny_directory), 5)
 
@@ -56,7 +56,7 @@ def test_a_record_holds_what_the_methods_say(about):
     torch.testing.assert_close(gradient.scores.heads, atp.heads)
     torch.testing.assert_close(gradient.mean, atp.neurons[:4].mean(dim=0))
     torch.testing.assert_close(gradient.variance, atp.neurons[:4].var(dim=0), rtol=1e-2, atol=0)
-    for name in ("AP-sample", "AP-layers"):
+    for name in ("AP-sample", "AP-neurons"):
         effects = made(about, name)[1].scores.neurons
         measured = ~effects.isnan()
         assert measured.any()
@@ -67,7 +67,7 @@ def test_a_record_holds_what_the_methods_say(about):
 
 def test_a_gradient_methods_single_prompts_are_kept_where_a_neuron_was_patched_too(about):
     kept, sample, layers = (
-        ~made(about, name)[1].scores.neurons.isnan() for name in ("AtP", "AP-sample", "AP-layers")
+        ~made(about, name)[1].scores.neurons.isnan() for name in ("AtP", "AP-sample", "AP-neurons")
     )
     expected = torch.zeros_like(kept)
     expected[:3] |= sample
@@ -81,7 +81,6 @@ def test_the_sample_is_uniform_in_each_layer_and_the_same_every_time():
     assert Counter(layer for layer, _ in chosen) == dict.fromkeys(range(3), records.SAMPLE)
     assert max(neuron for _, neuron in chosen) > 1400 and min(neuron for _, neuron in chosen) < 140
     assert len(records.sample(2, 5)) == 10, "all, where a layer has fewer"
-    assert {layer for layer, _ in records.two_layers(30, 2)} == {0, 14}
 
 
 def test_a_record_has_the_caches_key_and_says_how_it_was_made(about):
@@ -165,7 +164,7 @@ def test_the_plan_has_every_record_once_and_the_cheap_ones_of_all_tasks_first():
     plan = records.names()
     assert len(plan) == len(set(plan)) == 4 * 8 + 1
     assert [name for _, _, name in plan[:16]] == ["AtP"] * 8 + ["AP-heads"] * 8
-    assert plan[-1] == ("ioi", "noising", "AP-layers")
+    assert plan[-1] == ("ioi", "noising", "AP-neurons")
 
 
 @pytest.mark.parametrize("measurement", EVERY)

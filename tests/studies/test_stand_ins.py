@@ -101,5 +101,11 @@ def test_a_model_is_compared_through_its_measurements(tiny, tiny_directory, tmp_
         assert of["task"].unique().to_list() == ["ioi"] and set(of["method"]) == {"AtP", "IG"}
     heads = [of.filter(kind="heads")["estimate"].to_numpy() for of in (exact, sampled)]
     np.testing.assert_allclose(*heads, atol=1e-5)
-    assert set(whole(sampled).filter(kind="neurons", against="AP")["components"]) == {30}
-    assert set(whole(exact).filter(kind="neurons")["components"]) == {3 * tiny.cfg.d_mlp}
+    every, neurons = 3 * tiny.cfg.d_mlp, whole(sampled).filter(kind="neurons", against="AP")
+    assert set(neurons.filter(direction="noising")["components"]) == {30, every}
+    assert set(neurons.filter(direction="denoising")["components"]) == {30}
+    known = whole(exact).filter(kind="neurons", against="AP", direction="noising")
+    found = neurons.filter(components=every)
+    assert found["statistic"].to_list() == known["statistic"].to_list()
+    np.testing.assert_allclose(found["estimate"], known["estimate"], atol=1e-5)
+    assert set(whole(exact).filter(kind="neurons")["components"]) == {every}
