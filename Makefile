@@ -21,7 +21,7 @@ paper: $(VENV)/quarto
 test: $(VENV)/installed
 	$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-# The scores of the language model that ship in data/records: hours, and an interrupted run goes on.
+# The scores of the language model that ship in data/records: 80 minutes, and an interrupted run goes on.
 records: $(VENV)/installed
 	$(PYTHON) -m analysis.studies.records
 

@@ -71,7 +71,7 @@ Chain = tuple[Unit, ...]
 def units(about: Studied, seed: int = records.SEED) -> list[Chain]:
     """The plan, the chains that take longest first; the last one reads what others computed.
 
-    The language model is left out for another seed than that of its records: it takes hours.
+    The language model is left out for another seed than that of its records: it takes long.
     """
     shared = ("aligned_baselines", "every_neuron", "consequences", "circuits")
     grid = [([*shared], about.name, task) for task in TASKS]
